@@ -1,0 +1,207 @@
+package policy
+
+import "time"
+
+// APIVersion is the only version of the documents that this release reads.
+const APIVersion = "chaperone.dev/v1alpha1"
+
+// Metadata names a document. Names are unique within a kind: lower-case
+// letters, digits, "-" and ".", at most 63 characters.
+type Metadata struct {
+	Name   string            `json:"name" yaml:"name"`
+	Labels map[string]string `json:"labels,omitempty" yaml:"labels,omitempty"`
+}
+
+// Target is something a planner may be let through to.
+type Target struct {
+	Metadata Metadata
+	Spec     TargetSpec
+}
+
+// TargetSpec is the body of a Target document.
+type TargetSpec struct {
+	// Protocol is the wire protocol: "postgres".
+	Protocol string `json:"protocol" yaml:"protocol"`
+	// Hosts are "name:port", "address:port" or "CIDR:port".
+	Hosts []string `json:"hosts" yaml:"hosts"`
+	TLS   TLSSpec  `json:"tls,omitempty" yaml:"tls,omitempty"`
+	// Credential says how a job gets its account at the target.
+	Credential CredentialSpec `json:"credential" yaml:"credential"`
+}
+
+// TLSSpec says how the daemon verifies the target.
+type TLSSpec struct {
+	// Mode is "verify-full" (the default) or "disable". Nothing between them
+	// verifies anything that is worth the name.
+	Mode string `json:"mode,omitempty" yaml:"mode,omitempty"`
+	// CAFile holds the PEM certificates to trust; empty means the system's.
+	CAFile string `json:"caFile,omitempty" yaml:"caFile,omitempty"`
+	// ServerName is the name to verify when Hosts holds only addresses.
+	ServerName string `json:"serverName,omitempty" yaml:"serverName,omitempty"`
+}
+
+// CredentialSpec holds exactly one kind of credential.
+type CredentialSpec struct {
+	PostgresRole *PostgresRoleSpec `json:"postgresRole,omitempty" yaml:"postgresRole,omitempty"`
+}
+
+// PostgresRoleSpec mints a role per job.
+type PostgresRoleSpec struct {
+	// AdminFrom is where the connection string of a role with CREATEROLE is.
+	AdminFrom SecretSource `json:"adminFrom" yaml:"adminFrom"`
+	// MemberOf are the roles that the minted one is made a member of.
+	MemberOf []string `json:"memberOf,omitempty" yaml:"memberOf,omitempty"`
+	// TTL bounds the role's life (default 15m, at most 24h). It is renewed
+	// while its job lives.
+	TTL Duration `json:"ttl,omitempty" yaml:"ttl,omitempty"`
+	// ConnectionLimit bounds the role's connections at once (default 20).
+	ConnectionLimit int `json:"connectionLimit,omitempty" yaml:"connectionLimit,omitempty"`
+}
+
+// SecretSource says where a secret is read from. Exactly one field is set.
+type SecretSource struct {
+	File string `json:"file,omitempty" yaml:"file,omitempty"`
+}
+
+// Workload says which jobs are planners, and how each proves who it is.
+type Workload struct {
+	Metadata Metadata
+	Spec     WorkloadSpec
+}
+
+// WorkloadSpec is the body of a Workload document.
+type WorkloadSpec struct {
+	Select WorkloadSelect `json:"select" yaml:"select"`
+	// Identity names the issuer of the job's token. Without it the job's
+	// principal is the local user that started it.
+	Identity *IdentitySpec `json:"identity,omitempty" yaml:"identity,omitempty"`
+}
+
+// WorkloadSelect holds exactly one way to select jobs.
+type WorkloadSelect struct {
+	Run *RunSelect `json:"run,omitempty" yaml:"run,omitempty"`
+}
+
+// RunSelect selects jobs that were started by "chaperone run".
+type RunSelect struct {
+	// Name is a path.Match pattern over the job's name.
+	Name string `json:"name" yaml:"name"`
+}
+
+// IdentitySpec says how a job proves who it acts for.
+type IdentitySpec struct {
+	// Issuer names an IdentityProvider document.
+	Issuer string `json:"issuer" yaml:"issuer"`
+	// TokenFile is where the job's token is; "chaperone run --token-file"
+	// overrides it.
+	TokenFile string `json:"tokenFile,omitempty" yaml:"tokenFile,omitempty"`
+	// Audience must be in the token's "aud"; empty means one of the
+	// provider's audiences.
+	Audience string `json:"audience,omitempty" yaml:"audience,omitempty"`
+}
+
+// IdentityProvider is an OpenID issuer.
+type IdentityProvider struct {
+	Metadata Metadata
+	Spec     IdentityProviderSpec
+}
+
+// IdentityProviderSpec is the body of an IdentityProvider document.
+type IdentityProviderSpec struct {
+	Issuer    string     `json:"issuer" yaml:"issuer"`
+	Audiences []string   `json:"audiences" yaml:"audiences"`
+	Claims    ClaimsSpec `json:"claims,omitempty" yaml:"claims,omitempty"`
+	// CAFile holds the PEM certificates that the issuer's TLS is verified
+	// with; empty means the system's.
+	CAFile string `json:"caFile,omitempty" yaml:"caFile,omitempty"`
+}
+
+// ClaimsSpec maps claims to what policies see.
+type ClaimsSpec struct {
+	// Groups is the claim that lists the groups (default "groups").
+	Groups string `json:"groups,omitempty" yaml:"groups,omitempty"`
+}
+
+// Policy decides what principals may do at targets.
+type Policy struct {
+	Metadata Metadata
+	Spec     PolicySpec
+}
+
+// PolicySpec is the body of a Policy document.
+type PolicySpec struct {
+	Principals PrincipalSelect `json:"principals" yaml:"principals"`
+	// Targets are names of Target documents; "*" is all of them.
+	Targets []string    `json:"targets" yaml:"targets"`
+	Rules   []Rule      `json:"rules" yaml:"rules"`
+	Session SessionSpec `json:"session,omitempty" yaml:"session,omitempty"`
+}
+
+// PrincipalSelect matches a principal when any of its lists does.
+type PrincipalSelect struct {
+	// Groups match when the principal is in one of them.
+	Groups []string `json:"groups,omitempty" yaml:"groups,omitempty"`
+	// Subjects are "subject@issuer-document", or "user@local" for a local
+	// user; "*" matches every principal that proved an identity.
+	Subjects []string `json:"subjects,omitempty" yaml:"subjects,omitempty"`
+}
+
+// Rule is one decision. Within a principal and target deny wins over allow,
+// and nothing matching means deny.
+type Rule struct {
+	Name string `json:"name" yaml:"name"`
+	// When is a CEL expression that yields a bool.
+	When string `json:"when" yaml:"when"`
+	Then Action `json:"then" yaml:"then"`
+	// Message is told to the client on a denial.
+	Message string `json:"message,omitempty" yaml:"message,omitempty"`
+}
+
+// SessionSpec bounds sessions that a policy applies to. Where several
+// policies apply the tightest bound holds.
+type SessionSpec struct {
+	// MaxDuration ends the session; 0 is no bound.
+	MaxDuration Duration `json:"maxDuration,omitempty" yaml:"maxDuration,omitempty"`
+	// MaxRows bounds the result rows of a whole session; 0 is no bound.
+	MaxRows uint64 `json:"maxRows,omitempty" yaml:"maxRows,omitempty"`
+	// Record is "durable" (the default) or "strict".
+	Record string `json:"record,omitempty" yaml:"record,omitempty"`
+}
+
+// Mask says what may not be seen of targets' results.
+type Mask struct {
+	Metadata Metadata
+	Spec     MaskSpec
+}
+
+// MaskSpec is the body of a Mask document.
+type MaskSpec struct {
+	Targets []string     `json:"targets" yaml:"targets"`
+	Columns []ColumnMask `json:"columns,omitempty" yaml:"columns,omitempty"`
+	// Detect lists content detectors that run on every result.
+	Detect []string `json:"detect,omitempty" yaml:"detect,omitempty"`
+	// Untraceable is what happens to a statement whose output can't be
+	// traced to its source columns: "deny", the only value for now.
+	Untraceable string `json:"untraceable,omitempty" yaml:"untraceable,omitempty"`
+	// Exempt principals see the clear values.
+	Exempt PrincipalSelect `json:"exempt,omitempty" yaml:"exempt,omitempty"`
+}
+
+// ColumnMask covers the columns that Match names.
+type ColumnMask struct {
+	// Match is "schema.table.column"; each part may hold "*".
+	Match string    `json:"match" yaml:"match"`
+	With  Transform `json:"with" yaml:"with"`
+}
+
+// Transform is how a value is covered. Exactly one field is set; in YAML the
+// plain word "redact" or "null" stands for the object with that field true.
+type Transform struct {
+	Redact    bool `json:"redact,omitempty" yaml:"redact,omitempty"`       // text becomes "[redacted]"; types that can't hold that become NULL
+	Null      bool `json:"null,omitempty" yaml:"null,omitempty"`           // NULL
+	KeepFirst int  `json:"keepFirst,omitempty" yaml:"keepFirst,omitempty"` // all but the first N characters become "*"
+	KeepLast  int  `json:"keepLast,omitempty" yaml:"keepLast,omitempty"`   // all but the last N characters become "*"
+}
+
+// Duration is a time.Duration that is written "15m" in documents.
+type Duration time.Duration
