@@ -1,0 +1,44 @@
+# Every target installs what it needs (Debian packages) before it starts.
+GO ?= go
+export CGO_ENABLED = 1
+
+BIN := bin
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -X chaperone.dev/chaperone/internal/version.Version=$(VERSION)
+
+.PHONY: all build demo test lint generate generate-check bench clean help
+
+all: build
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+build: ## bin/chaperone, bin/chaperoned, bin/chaperone-sink
+	@tools/setup.sh build
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+
+demo: build ## run the main job on this machine, show each step (ARGS=--stay leaves it up)
+	@tools/setup.sh test
+	$(BIN)/chaperone demo $(ARGS)
+
+test: build ## every test, with the race detector, on the real kernel and real servers
+	@tools/setup.sh test
+	$(GO) test -race -timeout 20m ./...
+
+lint: ## gofmt, go vet, staticcheck, govulncheck, shellcheck, clang-format
+	@tools/setup.sh build lint
+	tools/lint.sh
+
+generate: ## rebuild what is generated and committed (the kernel programs)
+	@tools/setup.sh build generate
+	$(GO) generate ./bpf/...
+
+generate-check: generate ## fail when a committed generated file is not what its source makes
+	tools/generate-check.sh
+
+bench: build ## side by side with a direct connection, pgbouncer and HAProxy; writes docs/benchmarks.md
+	@tools/setup.sh test bench
+	$(GO) run ./test/bench $(ARGS)
+
+clean:
+	rm -rf $(BIN)

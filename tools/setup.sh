@@ -1,0 +1,49 @@
+#!/bin/sh
+# Installs the Debian packages that a make target needs, and only those that
+# are missing. Services that packages would start on installation are kept
+# from starting: the project runs its own, on addresses and in folders of its own.
+#
+# usage: tools/setup.sh build|test|lint|bench|generate ...
+set -eu
+
+packages=
+for purpose in "$@"; do
+	case $purpose in
+	build) packages="$packages gcc libc6-dev ca-certificates" ;;
+	test) packages="$packages postgresql postgresql-contrib iproute2" ;;
+	lint) packages="$packages shellcheck clang-format-19" ;;
+	bench) packages="$packages pgbouncer haproxy" ;;
+	generate) packages="$packages clang-19 llvm-19 libbpf-dev" ;;
+	*)
+		echo "setup: unknown purpose '$purpose'" >&2
+		exit 2
+		;;
+	esac
+done
+
+missing=
+for package in $packages; do
+	status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+	[ "$status" = installed ] || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" != 0 ]; then
+	echo "setup: these packages are missing and only root can install them:$missing" >&2
+	exit 1
+fi
+
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 0755 "$policy"
+	trap 'rm -f "$policy"' EXIT INT TERM
+fi
+echo "setup: installing$missing"
+export DEBIAN_FRONTEND=noninteractive
+# A package list that is there already is tried first: refreshing it takes longer than most installations.
+# shellcheck disable=SC2086 # the list is meant to be split
+apt-get install -y -qq --no-install-recommends $missing >/dev/null 2>&1 || {
+	apt-get update -qq
+	apt-get install -y -qq --no-install-recommends $missing >/dev/null
+}
