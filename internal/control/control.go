@@ -1,0 +1,169 @@
+// Package control is the conversation between "chaperone run" and the daemon:
+// HTTP over a unix socket, where the kernel says who is at the other end. It
+// knows the questions and the answers, not what the daemon does about them.
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// SocketName is the socket's name in the run folder.
+const SocketName = "daemon.sock"
+
+// maxRequest bounds a request's body, in bytes: a job's token and some names.
+const maxRequest = 64 << 10
+
+// Peer is the process at the other end of the socket, as the kernel says
+// (SO_PEERCRED, unix(7)). It is who connected, in the daemon's pid namespace.
+type Peer struct {
+	PID int
+	UID uint32
+	GID uint32
+}
+
+// JobRequest asks for a job for the asking process.
+type JobRequest struct {
+	Name string `json:"name"`
+	// Token is the job's OIDC token, or empty.
+	Token string `json:"token,omitempty"`
+}
+
+// JobReply says that the asking process is the job's first process now.
+type JobReply struct {
+	Job       string `json:"job"`
+	Principal string `json:"principal"`
+	// Environment is what makes unchanged clients trust the node.
+	Environment map[string]string `json:"environment"`
+	// KnownHosts is a file of @cert-authority lines for SSH clients.
+	KnownHosts string `json:"knownHosts"`
+}
+
+// Handler does what is asked. Errors are told to the asking user as they are.
+type Handler interface {
+	StartJob(ctx context.Context, peer Peer, req JobRequest) (JobReply, error)
+}
+
+type peerKey struct{}
+
+// Serve answers on the socket until ctx is done. Every local user may ask:
+// a job gives its processes nothing but what policy gives their principal.
+func Serve(ctx context.Context, path string, handler Handler) error {
+	listener, err := listen(ctx, path)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/jobs", func(w http.ResponseWriter, r *http.Request) {
+		peer, ok := r.Context().Value(peerKey{}).(Peer)
+		if !ok {
+			fail(w, http.StatusForbidden, errors.New("the kernel doesn't say who asks"))
+			return
+		}
+		var req JobRequest
+		body := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
+		body.DisallowUnknownFields()
+		if err := body.Decode(&req); err != nil {
+			fail(w, http.StatusBadRequest, fmt.Errorf("the request can't be read: %w", err))
+			return
+		}
+		reply, err := handler.StartJob(r.Context(), peer, req)
+		if err != nil {
+			fail(w, http.StatusForbidden, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(reply)
+	})
+	server := &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       30 * time.Second,
+		MaxHeaderBytes:    8 << 10,
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			if peer, err := peerOf(conn); err == nil {
+				return context.WithValue(ctx, peerKey{}, peer)
+			}
+			return ctx
+		},
+	}
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(listener) }()
+	select {
+	case err = <-done:
+		return fmt.Errorf("control socket %s: %w", path, err)
+	case <-ctx.Done():
+	}
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := server.Shutdown(closing); err != nil {
+		server.Close()
+	}
+	<-done
+	return nil
+}
+
+// listen makes the socket. One that a dead daemon left is replaced; one that
+// answers is another daemon's.
+func listen(ctx context.Context, path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	var dialer net.Dialer
+	if conn, err := dialer.DialContext(ctx, "unix", path); err == nil {
+		conn.Close()
+		return nil, fmt.Errorf("control socket %s: another daemon answers there", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		listener.Close()
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	return listener, nil
+}
+
+func peerOf(conn net.Conn) (Peer, error) {
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return Peer{}, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return Peer{}, err
+	}
+	if credErr != nil {
+		return Peer{}, credErr
+	}
+	return Peer{PID: int(cred.Pid), UID: cred.Uid, GID: cred.Gid}, nil
+}
+
+type failure struct {
+	Error string `json:"error"`
+}
+
+func fail(w http.ResponseWriter, status int, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(failure{Error: err.Error()})
+}
