@@ -11,7 +11,6 @@ package event
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -72,9 +71,6 @@ type Origin struct {
 	Subject string
 }
 
-// ErrInvalid is wrapped by the errors of [Decode] and [Event.Validate].
-var ErrInvalid = errors.New("invalid event")
-
 // New wraps data into an envelope with a fresh time-ordered id (UUIDv7).
 func New(o Origin, at time.Time, data Data) (Event, error) {
 	id, err := uuid.NewV7()
@@ -87,9 +83,14 @@ func New(o Origin, at time.Time, data Data) (Event, error) {
 // NewWithID is [New] with an id that the caller derives, so that the same
 // fact published twice carries the same id and JetStream drops the copy.
 func NewWithID(id string, o Origin, at time.Time, data Data) (Event, error) {
-	body, err := json.Marshal(data)
-	if err != nil {
-		return Event{}, fmt.Errorf("event %s: %w", data.EventType(), err)
+	var body []byte
+	if c, ok := data.(*Command); ok {
+		body = c.AppendJSON(nil)
+	} else {
+		var err error
+		if body, err = json.Marshal(data); err != nil {
+			return Event{}, fmt.Errorf("event %s: %w", data.EventType(), err)
+		}
 	}
 	return Event{
 		SpecVersion:     SpecVersion,
