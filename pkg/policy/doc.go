@@ -1,3 +1,16 @@
-// Package policy reads policy documents and decides by them. Evaluation does
-// no I/O, so the same code serves live decisions, dry runs and tests.
+// Package policy reads policy documents and decides by them.
+//
+// [Load] turns a folder of YAML documents into a [Set], or refuses the folder
+// and says everything that is wrong with it, each thing with its file, line
+// and field. A document that names something this release does not enforce is
+// refused too: nothing in a document is ever silently ignored.
+//
+// [Set.Bind] picks the rules that hold for one principal at one target. The
+// [Bound] it returns answers whether a session may be opened and whether a
+// statement may run, and explains its answers. Deny wins over allow; nothing
+// allowed means denied; a rule that can't be evaluated denies.
+//
+// Evaluation does no I/O and reads no clock, so the same code serves live
+// decisions, dry runs and tests. The package knows no wire protocol, parses no
+// SQL and verifies no identity: it is handed facts that others established.
 package policy

@@ -1,7 +1,5 @@
 package policy
 
-import "time"
-
 // APIVersion is the only version of the documents that this release reads.
 const APIVersion = "chaperone.dev/v1alpha1"
 
@@ -14,24 +12,30 @@ type Metadata struct {
 
 // Target is something a planner may be let through to.
 type Target struct {
-	Metadata Metadata
-	Spec     TargetSpec
+	Metadata Metadata   `json:"metadata" yaml:"metadata"`
+	Spec     TargetSpec `json:"spec" yaml:"spec"`
 }
 
 // TargetSpec is the body of a Target document.
 type TargetSpec struct {
 	// Protocol is the wire protocol: "postgres".
 	Protocol string `json:"protocol" yaml:"protocol"`
-	// Hosts are "name:port", "address:port" or "CIDR:port".
+	// Hosts are "name:port", "address:port" or "CIDR:port"; see [ParseHost].
 	Hosts []string `json:"hosts" yaml:"hosts"`
-	TLS   TLSSpec  `json:"tls,omitempty" yaml:"tls,omitempty"`
+	TLS   TLSSpec  `json:"tls,omitzero" yaml:"tls,omitempty"`
 	// Credential says how a job gets its account at the target.
 	Credential CredentialSpec `json:"credential" yaml:"credential"`
 }
 
+// The modes of TLSSpec.
+const (
+	TLSVerifyFull = "verify-full" // the server's certificate is valid and for its name
+	TLSDisable    = "disable"     // no TLS at all, for networks that are trusted
+)
+
 // TLSSpec says how the daemon verifies the target.
 type TLSSpec struct {
-	// Mode is "verify-full" (the default) or "disable". Nothing between them
+	// Mode is TLSVerifyFull (the default) or TLSDisable. Nothing between them
 	// verifies anything that is worth the name.
 	Mode string `json:"mode,omitempty" yaml:"mode,omitempty"`
 	// CAFile holds the PEM certificates to trust; empty means the system's.
@@ -51,7 +55,7 @@ type PostgresRoleSpec struct {
 	AdminFrom SecretSource `json:"adminFrom" yaml:"adminFrom"`
 	// MemberOf are the roles that the minted one is made a member of.
 	MemberOf []string `json:"memberOf,omitempty" yaml:"memberOf,omitempty"`
-	// TTL bounds the role's life (default 15m, at most 24h). It is renewed
+	// TTL bounds the role's life (default 15m, from 1m to 24h). It is renewed
 	// while its job lives.
 	TTL Duration `json:"ttl,omitempty" yaml:"ttl,omitempty"`
 	// ConnectionLimit bounds the role's connections at once (default 20).
@@ -60,13 +64,14 @@ type PostgresRoleSpec struct {
 
 // SecretSource says where a secret is read from. Exactly one field is set.
 type SecretSource struct {
+	// File is an absolute path.
 	File string `json:"file,omitempty" yaml:"file,omitempty"`
 }
 
 // Workload says which jobs are planners, and how each proves who it is.
 type Workload struct {
-	Metadata Metadata
-	Spec     WorkloadSpec
+	Metadata Metadata     `json:"metadata" yaml:"metadata"`
+	Spec     WorkloadSpec `json:"spec" yaml:"spec"`
 }
 
 // WorkloadSpec is the body of a Workload document.
@@ -84,7 +89,7 @@ type WorkloadSelect struct {
 
 // RunSelect selects jobs that were started by "chaperone run".
 type RunSelect struct {
-	// Name is a path.Match pattern over the job's name.
+	// Name is a [path.Match] pattern over the job's name.
 	Name string `json:"name" yaml:"name"`
 }
 
@@ -102,15 +107,15 @@ type IdentitySpec struct {
 
 // IdentityProvider is an OpenID issuer.
 type IdentityProvider struct {
-	Metadata Metadata
-	Spec     IdentityProviderSpec
+	Metadata Metadata             `json:"metadata" yaml:"metadata"`
+	Spec     IdentityProviderSpec `json:"spec" yaml:"spec"`
 }
 
 // IdentityProviderSpec is the body of an IdentityProvider document.
 type IdentityProviderSpec struct {
 	Issuer    string     `json:"issuer" yaml:"issuer"`
 	Audiences []string   `json:"audiences" yaml:"audiences"`
-	Claims    ClaimsSpec `json:"claims,omitempty" yaml:"claims,omitempty"`
+	Claims    ClaimsSpec `json:"claims,omitzero" yaml:"claims,omitempty"`
 	// CAFile holds the PEM certificates that the issuer's TLS is verified
 	// with; empty means the system's.
 	CAFile string `json:"caFile,omitempty" yaml:"caFile,omitempty"`
@@ -124,8 +129,8 @@ type ClaimsSpec struct {
 
 // Policy decides what principals may do at targets.
 type Policy struct {
-	Metadata Metadata
-	Spec     PolicySpec
+	Metadata Metadata   `json:"metadata" yaml:"metadata"`
+	Spec     PolicySpec `json:"spec" yaml:"spec"`
 }
 
 // PolicySpec is the body of a Policy document.
@@ -134,28 +139,37 @@ type PolicySpec struct {
 	// Targets are names of Target documents; "*" is all of them.
 	Targets []string    `json:"targets" yaml:"targets"`
 	Rules   []Rule      `json:"rules" yaml:"rules"`
-	Session SessionSpec `json:"session,omitempty" yaml:"session,omitempty"`
+	Session SessionSpec `json:"session,omitzero" yaml:"session,omitempty"`
 }
 
-// PrincipalSelect matches a principal when any of its lists does.
+// PrincipalSelect matches a principal when any of its lists does; empty, it
+// matches nobody.
 type PrincipalSelect struct {
-	// Groups match when the principal is in one of them.
+	// Groups match when the principal is in one of them, whoever its issuer.
 	Groups []string `json:"groups,omitempty" yaml:"groups,omitempty"`
 	// Subjects are "subject@issuer-document", or "user@local" for a local
-	// user; "*" matches every principal that proved an identity.
+	// user. "*@issuer-document" matches all of one issuer, "*" everybody who
+	// proved an identity, local users included.
 	Subjects []string `json:"subjects,omitempty" yaml:"subjects,omitempty"`
 }
 
 // Rule is one decision. Within a principal and target deny wins over allow,
 // and nothing matching means deny.
 type Rule struct {
+	// Name is unique in its policy.
 	Name string `json:"name" yaml:"name"`
 	// When is a CEL expression that yields a bool.
 	When string `json:"when" yaml:"when"`
 	Then Action `json:"then" yaml:"then"`
-	// Message is told to the client on a denial.
+	// Message is told to the client on a denial by this rule.
 	Message string `json:"message,omitempty" yaml:"message,omitempty"`
 }
+
+// What is promised of a command's record before the command runs.
+const (
+	RecordDurable = "durable" // it survives the daemon's death
+	RecordStrict  = "strict"  // it survives the machine's death
+)
 
 // SessionSpec bounds sessions that a policy applies to. Where several
 // policies apply the tightest bound holds.
@@ -164,27 +178,28 @@ type SessionSpec struct {
 	MaxDuration Duration `json:"maxDuration,omitempty" yaml:"maxDuration,omitempty"`
 	// MaxRows bounds the result rows of a whole session; 0 is no bound.
 	MaxRows uint64 `json:"maxRows,omitempty" yaml:"maxRows,omitempty"`
-	// Record is "durable" (the default) or "strict".
+	// Record is RecordDurable (the default) or RecordStrict.
 	Record string `json:"record,omitempty" yaml:"record,omitempty"`
 }
 
 // Mask says what may not be seen of targets' results.
 type Mask struct {
-	Metadata Metadata
-	Spec     MaskSpec
+	Metadata Metadata `json:"metadata" yaml:"metadata"`
+	Spec     MaskSpec `json:"spec" yaml:"spec"`
 }
 
 // MaskSpec is the body of a Mask document.
 type MaskSpec struct {
 	Targets []string     `json:"targets" yaml:"targets"`
 	Columns []ColumnMask `json:"columns,omitempty" yaml:"columns,omitempty"`
-	// Detect lists content detectors that run on every result.
+	// Detect lists content detectors that run on every result: payment-card,
+	// email, private-key, jwt, cloud-key.
 	Detect []string `json:"detect,omitempty" yaml:"detect,omitempty"`
 	// Untraceable is what happens to a statement whose output can't be
 	// traced to its source columns: "deny", the only value for now.
 	Untraceable string `json:"untraceable,omitempty" yaml:"untraceable,omitempty"`
 	// Exempt principals see the clear values.
-	Exempt PrincipalSelect `json:"exempt,omitempty" yaml:"exempt,omitempty"`
+	Exempt PrincipalSelect `json:"exempt,omitzero" yaml:"exempt,omitempty"`
 }
 
 // ColumnMask covers the columns that Match names.
@@ -202,6 +217,3 @@ type Transform struct {
 	KeepFirst int  `json:"keepFirst,omitempty" yaml:"keepFirst,omitempty"` // all but the first N characters become "*"
 	KeepLast  int  `json:"keepLast,omitempty" yaml:"keepLast,omitempty"`   // all but the last N characters become "*"
 }
-
-// Duration is a time.Duration that is written "15m" in documents.
-type Duration time.Duration

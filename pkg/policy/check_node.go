@@ -1,0 +1,72 @@
+package policy
+
+import (
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"time"
+)
+
+func (d *document) checkNode(n *NodeSpec) {
+	if d.has("spec.cluster") {
+		d.checkName("spec.cluster", n.Cluster)
+	}
+	if d.has("spec.cgroup") && (n.Cgroup == "" || path.Clean("/"+n.Cgroup) != "/"+n.Cgroup) {
+		d.errorf("spec.cgroup", `must be a path below the cgroup v2 mount, such as "chaperone", without leading "/" and without ".."`)
+	}
+	d.checkOptionalFile("spec.pinDir", n.PinDir)
+	d.checkOptionalFile("spec.runDir", n.RunDir)
+	d.checkRange("spec.listenPort", n.ListenPort, 1, 65535)
+	d.checkRange("spec.limits.sessions", n.Limits.Sessions, 1, 1_000_000)
+	d.checkRange("spec.limits.sessionsPerJob", n.Limits.SessionsPerJob, 1, 1_000_000)
+	const atTimeout = "spec.limits.connectTimeout"
+	if t := time.Duration(n.Limits.ConnectTimeout); d.has(atTimeout) && (t < 100*time.Millisecond || t > 10*time.Minute) {
+		d.errorf(atTimeout, "must be from 100ms to 10m")
+	}
+	if d.has("spec.journal.maxBytes") && n.Journal.MaxBytes < 16<<20 {
+		d.errorf("spec.journal.maxBytes", "must be at least 16MiB")
+	}
+	d.checkNATS(&n.NATS)
+	n.setDefaults()
+	if n.Limits.SessionsPerJob > n.Limits.Sessions {
+		d.errorf("spec.limits.sessionsPerJob", "must not be more than sessions, which is %d", n.Limits.Sessions)
+	}
+}
+
+// checkRange checks a number that is there; what is left out gets its default.
+func (d *document) checkRange(at string, n, least, most int) {
+	if d.has(at) && (n < least || n > most) {
+		d.errorf(at, "must be from %d to %d", least, most)
+	}
+}
+
+func (d *document) checkNATS(n *NATSSpec) {
+	const at = "spec.nats"
+	if d.has(at) && !d.has(at+".url") {
+		d.errorf(at+".url", "is missing; it is an address such as tls://nats.example:4222")
+	}
+	if d.has(at + ".url") {
+		d.checkNATSURL(at+".url", n.URL)
+	}
+	d.checkOptionalFile(at+".credsFile", n.CredsFile)
+	d.checkOptionalFile(at+".nkeyFile", n.NKeyFile)
+	d.checkOptionalFile(at+".caFile", n.CAFile)
+	if d.has(at+".credsFile") && d.has(at+".nkeyFile") {
+		d.errorf(at+".nkeyFile", "has no place beside credsFile; only one of them may be set")
+	}
+}
+
+// checkNATSURL doesn't repeat the value, which may hold a password.
+func (d *document) checkNATSURL(at, list string) {
+	schemes := []string{"nats", "tls", "ws", "wss"}
+	for one := range strings.SplitSeq(list, ",") {
+		u, err := url.Parse(strings.TrimSpace(one))
+		switch {
+		case err != nil || u.Host == "" || !slices.Contains(schemes, u.Scheme):
+			d.errorf(at, "must be one or more of %s://host:port, separated by commas", strings.Join(schemes, "://host:port, "))
+		case u.User != nil:
+			d.errorf(at, "must not hold a credential; use credsFile or nkeyFile")
+		}
+	}
+}

@@ -1,0 +1,84 @@
+package policy
+
+import "time"
+
+// Node holds the settings of a node's daemon. A set has at most one; without
+// it every setting has its default.
+type Node struct {
+	// Metadata.Name is the node's name in events. It alone may be left out:
+	// the daemon then uses the host's name, so that one folder serves many
+	// nodes.
+	Metadata Metadata `json:"metadata" yaml:"metadata"`
+	Spec     NodeSpec `json:"spec" yaml:"spec"`
+}
+
+// NodeSpec is the body of a Node document.
+type NodeSpec struct {
+	// Cluster is the name of the group of nodes in events (default "default").
+	Cluster string `json:"cluster,omitempty" yaml:"cluster,omitempty"`
+	// Cgroup is the ancestor below which planners live, relative to the
+	// cgroup v2 mount (default "chaperone").
+	Cgroup string `json:"cgroup,omitempty" yaml:"cgroup,omitempty"`
+	// PinDir is where programs, maps and links are pinned in bpffs (default
+	// /sys/fs/bpf/chaperone).
+	PinDir string `json:"pinDir,omitempty" yaml:"pinDir,omitempty"`
+	// ListenPort is the loopback TCP port that connections are diverted to
+	// (default 15001).
+	ListenPort int `json:"listenPort,omitempty" yaml:"listenPort,omitempty"`
+	// RunDir holds the control socket (default /run/chaperone).
+	RunDir  string      `json:"runDir,omitempty" yaml:"runDir,omitempty"`
+	Limits  LimitsSpec  `json:"limits,omitzero" yaml:"limits,omitempty"`
+	Journal JournalSpec `json:"journal,omitzero" yaml:"journal,omitempty"`
+	// NATS is where events and recordings go. Without it the node publishes
+	// nowhere but to the server inside its own process, if it runs one.
+	NATS NATSSpec `json:"nats,omitzero" yaml:"nats,omitempty"`
+}
+
+// LimitsSpec bounds what a node takes on.
+type LimitsSpec struct {
+	// Sessions is how many may be open at once (default 1000).
+	Sessions int `json:"sessions,omitempty" yaml:"sessions,omitempty"`
+	// SessionsPerJob is how many of them one job may have (default 100, or
+	// Sessions where that is less).
+	SessionsPerJob int `json:"sessionsPerJob,omitempty" yaml:"sessionsPerJob,omitempty"`
+	// ConnectTimeout bounds reaching and entering the target (default 10s).
+	ConnectTimeout Duration `json:"connectTimeout,omitempty" yaml:"connectTimeout,omitempty"`
+}
+
+// JournalSpec bounds the queue of what was recorded and not yet published.
+type JournalSpec struct {
+	// MaxBytes is its size on disk (default 1GiB, at least 16MiB). When it is
+	// full, new commands are refused.
+	MaxBytes Size `json:"maxBytes,omitempty" yaml:"maxBytes,omitempty"`
+}
+
+// NATSSpec says how to reach the NATS servers.
+type NATSSpec struct {
+	// URL is one address or several, separated by commas. It holds no
+	// credential.
+	URL string `json:"url,omitempty" yaml:"url,omitempty"`
+	// CredsFile or NKeyFile is the node's credential; at most one is set.
+	CredsFile string `json:"credsFile,omitempty" yaml:"credsFile,omitempty"`
+	NKeyFile  string `json:"nkeyFile,omitempty" yaml:"nkeyFile,omitempty"`
+	// CAFile holds the PEM certificates to trust; empty means the system's.
+	CAFile string `json:"caFile,omitempty" yaml:"caFile,omitempty"`
+}
+
+func (n *NodeSpec) setDefaults() {
+	setDefault(&n.Cluster, "default")
+	setDefault(&n.Cgroup, "chaperone")
+	setDefault(&n.PinDir, "/sys/fs/bpf/chaperone")
+	setDefault(&n.ListenPort, 15001)
+	setDefault(&n.RunDir, "/run/chaperone")
+	setDefault(&n.Limits.Sessions, 1000)
+	setDefault(&n.Limits.SessionsPerJob, min(100, n.Limits.Sessions))
+	setDefault(&n.Limits.ConnectTimeout, Duration(10*time.Second))
+	setDefault(&n.Journal.MaxBytes, 1<<30)
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
