@@ -1,0 +1,112 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// checkReferences checks what documents say of each other.
+func (l *loader) checkReferences() {
+	targets := namesOf(l.targets, func(t *Target) string { return t.Metadata.Name })
+	issuers := namesOf(l.providers, func(p *IdentityProvider) string { return p.Metadata.Name })
+	for _, p := range l.policies {
+		p.at.refer("spec.targets", p.doc.Spec.Targets, "Target", targets)
+		p.at.referSubjects("spec.principals", p.doc.Spec.Principals, issuers)
+	}
+	for _, m := range l.masks {
+		m.at.refer("spec.targets", m.doc.Spec.Targets, "Target", targets)
+		m.at.referSubjects("spec.exempt", m.doc.Spec.Exempt, issuers)
+	}
+	for _, w := range l.workloads {
+		l.checkIdentity(w, issuers)
+	}
+	l.checkHostsOnce()
+	l.checkPatternsOnce()
+}
+
+func namesOf[T any](docs []located[T], name func(*T) string) []string {
+	names := make([]string, len(docs))
+	for i := range docs {
+		names[i] = name(docs[i].doc)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (d *document) refer(at string, names []string, kind string, known []string) {
+	for i, name := range names {
+		if name != "*" && name != "" && !slices.Contains(known, name) {
+			d.errorf(fmt.Sprintf("%s[%d]", at, i), "no %s document is named %s%s", kind, quote(name), listed(known))
+		}
+	}
+}
+
+func (d *document) referSubjects(at string, p PrincipalSelect, issuers []string) {
+	for i, s := range p.Subjects {
+		_, issuer, ok := splitSubject(s)
+		if ok && issuer != "" && issuer != LocalIssuer && !slices.Contains(issuers, issuer) {
+			d.errorf(fmt.Sprintf("%s.subjects[%d]", at, i), "no IdentityProvider document is named %s%s", quote(issuer), listed(issuers))
+		}
+	}
+}
+
+// listed says which names there are, if they are few enough to help.
+func listed(known []string) string {
+	if len(known) == 0 || len(known) > 10 {
+		return ""
+	}
+	return "; there are " + strings.Join(known, ", ")
+}
+
+func (l *loader) checkIdentity(w located[Workload], issuers []string) {
+	id := w.doc.Spec.Identity
+	if id == nil || id.Issuer == "" {
+		return
+	}
+	if !slices.Contains(issuers, id.Issuer) {
+		w.at.errorf("spec.identity.issuer", "no IdentityProvider document is named %s%s", quote(id.Issuer), listed(issuers))
+		return
+	}
+	for _, p := range l.providers {
+		if p.doc.Metadata.Name == id.Issuer && id.Audience != "" && !slices.Contains(p.doc.Spec.Audiences, id.Audience) {
+			w.at.errorf("spec.identity.audience", "%s is none of the audiences of %s: %s", quote(id.Audience), id.Issuer, strings.Join(p.doc.Spec.Audiences, ", "))
+		}
+	}
+}
+
+// checkHostsOnce refuses one host in two targets: nothing could ever tell
+// which of them a connection is for.
+func (l *loader) checkHostsOnce() {
+	owners := map[Host]string{}
+	for _, t := range l.targets {
+		for i, text := range t.doc.Spec.Hosts {
+			h, err := ParseHost(text)
+			if err != nil {
+				continue // reported already
+			}
+			name := t.doc.Metadata.Name
+			if owner, taken := owners[h]; taken && owner != name {
+				t.at.errorf(fmt.Sprintf("spec.hosts[%d]", i), "%s belongs to Target %s already", quote(text), quote(owner))
+				continue
+			}
+			owners[h] = name
+		}
+	}
+}
+
+// checkPatternsOnce refuses two workloads that select the same jobs.
+func (l *loader) checkPatternsOnce() {
+	owners := map[string]string{}
+	for _, w := range l.workloads {
+		run := w.doc.Spec.Select.Run
+		if run == nil || run.Name == "" {
+			continue
+		}
+		if owner, taken := owners[run.Name]; taken {
+			w.at.errorf("spec.select.run.name", "Workload %s selects %s already", quote(owner), quote(run.Name))
+			continue
+		}
+		owners[run.Name] = w.doc.Metadata.Name
+	}
+}

@@ -1,0 +1,70 @@
+package policy_test
+
+import (
+	"strings"
+	"testing"
+
+	"chaperone.dev/chaperone/pkg/policy"
+)
+
+// Documents that hold, for tests to build on.
+const (
+	aTarget = `apiVersion: chaperone.dev/v1alpha1
+kind: Target
+metadata: {name: orders-db, labels: {tier: prod}}
+spec:
+  protocol: postgres
+  hosts: ["orders.db.example:5432", "10.20.0.0/16:5432", "[2001:db8::1]:5432"]
+  tls: {mode: verify-full, caFile: /etc/chaperone/ca.pem}
+  credential:
+    postgresRole: {adminFrom: {file: /etc/chaperone/orders.dsn}, memberOf: [orders_reader]}
+`
+	aWorkload = `apiVersion: chaperone.dev/v1alpha1
+kind: Workload
+metadata: {name: nightly}
+spec:
+  select: {run: {name: "nightly-*"}}
+  identity: {issuer: corp-idp, tokenFile: /run/token, audience: chaperone}
+`
+	aProvider = `apiVersion: chaperone.dev/v1alpha1
+kind: IdentityProvider
+metadata: {name: corp-idp}
+spec: {issuer: "https://idp.example", audiences: [chaperone]}
+`
+	aPolicy = `apiVersion: chaperone.dev/v1alpha1
+kind: Policy
+metadata: {name: orders}
+spec:
+  principals: {groups: [planners]}
+  targets: [orders-db]
+  rules:
+    - {name: read, when: "statement.readOnly", then: allow}
+`
+	aMask = `apiVersion: chaperone.dev/v1alpha1
+kind: Mask
+metadata: {name: people}
+spec:
+  targets: [orders-db]
+  columns:
+    - {match: "public.customers.card_number", with: {keepLast: 4}}
+    - {match: "*.*.password*", with: redact}
+    - {match: "*.*.birth", with: {"null": true}}
+  detect: [payment-card, email, private-key, jwt, cloud-key]
+  exempt: {groups: [data-stewards]}
+`
+	aNode = `apiVersion: chaperone.dev/v1alpha1
+kind: Node
+spec: {cluster: north}
+`
+)
+
+func stream(documents ...string) string { return strings.Join(documents, "---\n") }
+
+func mustParse(t testing.TB, documents ...string) *policy.Set {
+	t.Helper()
+	set, err := policy.Parse("test.yaml", []byte(stream(documents...)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}

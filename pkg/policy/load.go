@@ -1,0 +1,316 @@
+package policy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Bounds of what is loaded.
+const (
+	maxFileBytes = 1 << 20
+	maxFiles     = 1000
+	maxDocuments = 1000
+)
+
+// Load reads every *.yaml and *.yml file of a folder, without its subfolders
+// and without test cases (*_test.yaml). It returns the set only if all of it
+// is valid; otherwise the error is an [Errors] of all that is wrong, or wraps
+// [ErrNoDocuments].
+//
+// Files hold at most 1 MiB each, and a folder at most 1000 files and 1000
+// documents.
+func Load(dir string) (*Set, error) {
+	return loadFS(os.DirFS(dir), dir)
+}
+
+// LoadFS is [Load] for the top folder of a file system.
+func LoadFS(fsys fs.FS) (*Set, error) {
+	return loadFS(fsys, "")
+}
+
+// Parse is [Load] for one file's content. The name is used in errors.
+func Parse(name string, data []byte) (*Set, error) {
+	l := newLoader()
+	l.file(name, data)
+	return l.finish(name)
+}
+
+func loadFS(fsys fs.FS, dir string) (*Set, error) {
+	names, err := documentFiles(fsys)
+	if err != nil {
+		return nil, fmt.Errorf("can't read the policy folder %s: %w", dir, err)
+	}
+	l := newLoader()
+	for _, name := range names {
+		shown := filepath.Join(dir, name)
+		data, err := readFile(fsys, name)
+		if err != nil {
+			l.errs = append(l.errs, &DocumentError{File: shown, Message: "can't be read: " + plain(err), Err: err})
+			continue
+		}
+		l.file(shown, data)
+	}
+	return l.finish(dir)
+}
+
+// documentFiles lists the files to load, sorted. It follows symbolic links,
+// as the files of a mounted ConfigMap are.
+func documentFiles(fsys fs.FS) ([]string, error) {
+	entries, err := fs.ReadDir(fsys, ".")
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		name := e.Name()
+		if strings.HasPrefix(name, ".") || !isYAML(name) || isTestFile(name) {
+			continue
+		}
+		if info, err := fs.Stat(fsys, name); err == nil && info.IsDir() {
+			continue
+		}
+		names = append(names, name)
+	}
+	if len(names) > maxFiles {
+		return nil, fmt.Errorf("it holds more than %d documents' files", maxFiles)
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+func isYAML(name string) bool {
+	return strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml")
+}
+
+func isTestFile(name string) bool {
+	return strings.HasSuffix(name, "_test.yaml") || strings.HasSuffix(name, "_test.yml")
+}
+
+func readFile(fsys fs.FS, name string) ([]byte, error) {
+	// Stat first: opening a pipe would wait for somebody to write to it.
+	info, err := fs.Stat(fsys, name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("it is no regular file")
+	}
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+// plain is an error's text without the path that a PathError repeats.
+func plain(err error) string {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err.Error()
+	}
+	return err.Error()
+}
+
+// loader gathers the documents of a set.
+type loader struct {
+	errs      Errors
+	count     int
+	rules     *compiler
+	names     map[string]place // of each "kind/name"
+	files     map[string]string
+	nodes     []located[Node]
+	targets   []located[Target]
+	workloads []located[Workload]
+	providers []located[IdentityProvider]
+	policies  []located[Policy]
+	masks     []located[Mask]
+}
+
+// located is a document with what is known of its source.
+type located[T any] struct {
+	doc *T
+	at  *document
+}
+
+func newLoader() *loader {
+	return &loader{names: map[string]place{}, files: map[string]string{}}
+}
+
+// file reads one file's documents. It stops at the first that isn't YAML,
+// since nothing is known of where the next begins.
+func (l *loader) file(name string, data []byte) {
+	fail := func(line int, message string) {
+		l.errs = append(l.errs, &DocumentError{File: name, Line: line, Message: message})
+	}
+	if len(data) > maxFileBytes {
+		fail(0, fmt.Sprintf("the file is larger than %d bytes; split it", maxFileBytes))
+		return
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	for {
+		var root yaml.Node
+		err := decoder.Decode(&root)
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			line, message := yamlError(err)
+			fail(line, "is no valid YAML: "+message)
+			return
+		}
+		if root.Kind != yaml.DocumentNode || len(root.Content) != 1 || root.Content[0].ShortTag() == "!!null" {
+			continue // nothing but comments
+		}
+		if l.count++; l.count > maxDocuments {
+			fail(root.Line, fmt.Sprintf("there are more than %d documents", maxDocuments))
+			return
+		}
+		l.document(name, root.Content[0])
+	}
+}
+
+// yamlError takes the line out of a syntax error's text, the only place where
+// the library tells it.
+func yamlError(err error) (line int, message string) {
+	m := regexp.MustCompile(`(?s)^yaml: (?:line (\d+): )?(.*)$`).FindStringSubmatch(err.Error())
+	if m == nil {
+		return 0, err.Error()
+	}
+	line, _ = strconv.Atoi(m[1])
+	return line, m[2]
+}
+
+// document reads and checks one document by itself.
+func (l *loader) document(file string, n *yaml.Node) {
+	d := &document{file: file, line: n.Line, places: map[string]place{}, errs: &l.errs}
+	if n.Kind != yaml.MappingNode {
+		d.report(n.Line, "", "must be an object with apiVersion, kind, metadata and spec")
+		return
+	}
+	parts := map[string]*yaml.Node{}
+	d.eachKey(n, "", func(key, value *yaml.Node, at string) {
+		switch at {
+		case "apiVersion", "kind", "metadata", "spec":
+			parts[at] = value
+		default:
+			d.errorf(at, "unknown field; known here are apiVersion, kind, metadata, spec")
+		}
+	})
+	var version, kind string
+	d.part(parts, "apiVersion", &version)
+	if version != APIVersion {
+		d.errorf("apiVersion", "is %s; this release reads %s", quote(version), APIVersion)
+		return
+	}
+	d.part(parts, "kind", &kind)
+	read := l.kinds()[kind]
+	if read == nil {
+		d.errorf("kind", "unknown kind %s; known are Target, Workload, IdentityProvider, Policy, Mask, Node", quote(kind))
+		return
+	}
+	var meta Metadata
+	if kind != "Node" || parts["metadata"] != nil {
+		d.part(parts, "metadata", &meta)
+		d.checkMetadata(kind, meta)
+	}
+	l.register(d, kind, meta.Name)
+	read(d, meta, func(spec any) { d.part(parts, "spec", spec) })
+}
+
+// part decodes one of the four parts of a document, all of them required.
+func (d *document) part(parts map[string]*yaml.Node, name string, into any) {
+	n := parts[name]
+	if n == nil {
+		d.errorf(name, "is missing")
+		return
+	}
+	d.decode(n, reflect.ValueOf(into).Elem(), name)
+}
+
+// register refuses a second document of one kind and name.
+func (l *loader) register(d *document, kind, name string) {
+	key, said := kind+"/"+name, fmt.Sprintf("another %s is named %s", kind, quote(name))
+	if kind == "Node" {
+		key, said = kind, "another Node document exists"
+	}
+	if first, again := l.names[key]; again && (name != "" || kind == "Node") {
+		d.errorf("metadata.name", "%s: %s:%d", said, l.files[key], first.line)
+		return
+	}
+	l.names[key], l.files[key] = place{line: d.lineOf("metadata.name")}, d.file
+}
+
+// kinds maps each kind to what reads and keeps its documents.
+func (l *loader) kinds() map[string]func(d *document, m Metadata, spec func(any)) {
+	return map[string]func(*document, Metadata, func(any)){
+		"Target": func(d *document, m Metadata, spec func(any)) {
+			v := &Target{Metadata: m}
+			spec(&v.Spec)
+			d.checkTarget(&v.Spec)
+			l.targets = append(l.targets, located[Target]{v, d})
+		},
+		"Workload": func(d *document, m Metadata, spec func(any)) {
+			v := &Workload{Metadata: m}
+			spec(&v.Spec)
+			d.checkWorkload(&v.Spec)
+			l.workloads = append(l.workloads, located[Workload]{v, d})
+		},
+		"IdentityProvider": func(d *document, m Metadata, spec func(any)) {
+			v := &IdentityProvider{Metadata: m}
+			spec(&v.Spec)
+			d.checkProvider(v)
+			l.providers = append(l.providers, located[IdentityProvider]{v, d})
+		},
+		"Policy": func(d *document, m Metadata, spec func(any)) {
+			v := &Policy{Metadata: m}
+			spec(&v.Spec)
+			d.checkPolicy(&v.Spec)
+			l.policies = append(l.policies, located[Policy]{v, d})
+		},
+		"Mask": func(d *document, m Metadata, spec func(any)) {
+			v := &Mask{Metadata: m}
+			spec(&v.Spec)
+			d.checkMask(&v.Spec)
+			l.masks = append(l.masks, located[Mask]{v, d})
+		},
+		"Node": func(d *document, m Metadata, spec func(any)) {
+			v := &Node{Metadata: m}
+			spec(&v.Spec)
+			d.checkNode(&v.Spec)
+			l.nodes = append(l.nodes, located[Node]{v, d})
+		},
+	}
+}
+
+// finish checks what documents say of each other and makes the set.
+func (l *loader) finish(from string) (*Set, error) {
+	if l.count == 0 && len(l.errs) == 0 {
+		return nil, fmt.Errorf("%w in %s: it needs *.yaml files with apiVersion %s", ErrNoDocuments, quote(from), APIVersion)
+	}
+	l.checkReferences()
+	set, err := l.set()
+	if err != nil {
+		return nil, err
+	}
+	if len(l.errs) > 0 {
+		return nil, l.errs.sorted()
+	}
+	return set, nil
+}

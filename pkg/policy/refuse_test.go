@@ -1,0 +1,360 @@
+package policy_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"chaperone.dev/chaperone/pkg/policy"
+	"github.com/google/go-cmp/cmp"
+)
+
+const head = "apiVersion: chaperone.dev/v1alpha1\n"
+
+// Each document is refused with exactly these errors.
+func TestRefusedDocuments(t *testing.T) {
+	target := func(old, new string) string { return strings.Replace(aTarget, old, new, 1) }
+	rule := func(text string) string {
+		return strings.Replace(aPolicy, `{name: read, when: "statement.readOnly", then: allow}`, text, 1) + "---\n" + aTarget
+	}
+	when := func(expr string) string { return rule(fmt.Sprintf("{name: r, then: allow, when: %q}", expr)) }
+	inPolicy := func(old, new string) string { return strings.Replace(aPolicy, old, new, 1) + "---\n" + aTarget }
+	inMask := func(old, new string) string { return strings.Replace(aMask, old, new, 1) + "---\n" + aTarget }
+	inWorkload := func(old, new string) string {
+		return strings.Replace(aWorkload, old, new, 1) + "---\n" + aProvider
+	}
+	inProvider := func(old, new string) string { return strings.Replace(aProvider, old, new, 1) }
+	node := func(spec string) string { return head + "kind: Node\nspec: " + spec + "\n" }
+
+	tests := []struct {
+		name string
+		text string
+		want []string
+	}{
+		// YAML and the document's frame.
+		{"no YAML", "a: [b", []string{
+			"bad.yaml:1: is no valid YAML: did not find expected ',' or ']'",
+		}},
+		{"a tab", head + "kind: Node\nspec:\n\tcluster: x\n", []string{
+			"bad.yaml:4: is no valid YAML: found character that cannot start any token",
+		}},
+		{"a list", "- a\n", []string{
+			"bad.yaml:1: must be an object with apiVersion, kind, metadata and spec",
+		}},
+		{"an alias", node("&a {cluster: x}") + "metadata: *a\n", []string{
+			"bad.yaml:4: metadata: YAML aliases are not supported; write the value out",
+		}},
+		{"a merge key", node("{<<: {cluster: x}}"), []string{
+			"bad.yaml:3: spec: every key must be a string, without anchors or merges",
+		}},
+		{"a duplicate key", node("{cluster: x, cluster: y}"), []string{
+			"bad.yaml:3: spec.cluster: appears twice; it is on line 3 already",
+		}},
+		{"a tag", node("{cluster: !secret x}"), []string{
+			"bad.yaml:3: spec.cluster: must be a string, but is a value with a tag of its own; put it in quotes",
+		}},
+		{"control characters", node(`{cluster: "x\e[2J"}`), []string{
+			"bad.yaml:3: spec.cluster: must not hold control characters",
+		}},
+		{"an unknown part", aNode + "status: {}\n", []string{
+			"bad.yaml:4: status: unknown field; known here are apiVersion, kind, metadata, spec",
+		}},
+		{"no apiVersion", "kind: Node\nspec: {}\n", []string{
+			"bad.yaml:1: apiVersion: is missing",
+		}},
+		{"another apiVersion", "apiVersion: v1\nkind: ConfigMap\n", []string{
+			`bad.yaml:1: apiVersion: is "v1"; this release reads chaperone.dev/v1alpha1`,
+		}},
+		{"no kind", head + "spec: {}\n", []string{
+			"bad.yaml:1: kind: is missing",
+		}},
+		{"an unknown kind", head + "kind: Targets\n", []string{
+			`bad.yaml:2: kind: unknown kind "Targets"; known are Target, Workload, IdentityProvider, Policy, Mask, Node`,
+		}},
+		{"no metadata, no spec", head + "kind: Target\n", []string{
+			"bad.yaml:1: metadata: is missing",
+			"bad.yaml:1: spec: is missing",
+		}},
+		{"an empty spec", head + "kind: Target\nmetadata: {name: x}\nspec:\n", []string{
+			"bad.yaml:4: spec: is empty; give it a value or remove it",
+		}},
+		{"a bad name", target("name: orders-db", "name: Orders_DB"), []string{
+			`bad.yaml:3: metadata.name: "Orders_DB" is no valid name: lower-case letters, digits, "-" and ".", at most 63, a letter or digit at both ends`,
+		}},
+		{"a duplicate name", aTarget + "---\n" + strings.Replace(aTarget, "hosts: [", `hosts: ["b.example:1"] #`, 1), []string{
+			`bad.yaml:13: metadata.name: another Target is named "orders-db": bad.yaml:3`,
+		}},
+		{"two nodes", aNode + "---\n" + aNode, []string{
+			"bad.yaml:5: metadata.name: another Node document exists: bad.yaml:1",
+		}},
+
+		// Target.
+		{"an unknown field", target("protocol: postgres", "protocol: postgres\n  proto: x"), []string{
+			"bad.yaml:6: spec.proto: unknown field; known here are credential, hosts, protocol, tls",
+		}},
+		{"a wrong type", target(`["orders.db.example:5432", "10.20.0.0/16:5432", "[2001:db8::1]:5432"]`, `"orders.db.example:5432"`), []string{
+			"bad.yaml:6: spec.hosts: must be a list, but is a string",
+		}},
+		{"a secret in the wrong place", target("{file: /etc/chaperone/orders.dsn}", `"postgres://admin:hunter2@db/x"`), []string{
+			"bad.yaml:9: spec.credential.postgresRole.adminFrom: must be an object, but is a string",
+		}},
+		{"a secret as a path", target("/etc/chaperone/orders.dsn", `"postgres://admin:hunter2@db/x"`), []string{
+			`bad.yaml:9: spec.credential.postgresRole.adminFrom.file: must be an absolute path without "." and ".." parts`,
+		}},
+		{"no credential", target("postgresRole: {adminFrom: {file: /etc/chaperone/orders.dsn}, memberOf: [orders_reader]}", "{}"), []string{
+			"bad.yaml:8: spec.credential: needs postgresRole",
+		}},
+		{"another credential", target("postgresRole: {adminFrom: {file: /etc/chaperone/orders.dsn}, memberOf: [orders_reader]}", "static: {file: /x}"), []string{
+			"bad.yaml:9: spec.credential.static: static is not supported by this release; the only credential is postgresRole",
+		}},
+		{"no source of the secret", target("{file: /etc/chaperone/orders.dsn}", "{}"), []string{
+			"bad.yaml:9: spec.credential.postgresRole.adminFrom: needs file",
+		}},
+		{"bad bounds of the role", target("memberOf: [orders_reader]", "memberOf: [a, a, ''], ttl: 30s, connectionLimit: 0"), []string{
+			`bad.yaml:9: spec.credential.postgresRole.memberOf[1]: "a" is listed twice`,
+			"bad.yaml:9: spec.credential.postgresRole.memberOf[2]: is empty",
+			"bad.yaml:9: spec.credential.postgresRole.ttl: must be from 1m to 24h",
+			"bad.yaml:9: spec.credential.postgresRole.connectionLimit: must be from 1 to 10000",
+		}},
+		{"no duration", target("memberOf: [orders_reader]", "ttl: 15"), []string{
+			`bad.yaml:9: spec.credential.postgresRole.ttl: must be a duration such as "90s", "15m" or "1h30m"`,
+		}},
+		{"ssh", target("protocol: postgres", "protocol: ssh"), []string{
+			`bad.yaml:5: spec.protocol: ssh is not supported by this release; use "postgres"`,
+		}},
+		{"an unknown protocol", target("protocol: postgres", "protocol: mysql"), []string{
+			`bad.yaml:5: spec.protocol: unknown protocol "mysql"; the known one is "postgres"`,
+		}},
+		{"bad hosts", target(`"10.20.0.0/16:5432", "[2001:db8::1]:5432"`,
+			`"orders.db.example", "a:0", "a:99999", "10.20.1.0/16:1", "::1:5432", "*.example:1", "10.0.0.300:1", "[::ffff:10.0.0.1]:1", "ä.example:1", "[a]:1", 5432`), []string{
+			"bad.yaml:6: spec.hosts[11]: must be a string, but is a number; put it in quotes",
+			`bad.yaml:6: spec.hosts[1]: "orders.db.example" has no port; write it as name:port`,
+			`bad.yaml:6: spec.hosts[2]: "a:0" has no valid port; it must be from 1 to 65535`,
+			`bad.yaml:6: spec.hosts[3]: "a:99999" has no valid port; it must be from 1 to 65535`,
+			`bad.yaml:6: spec.hosts[4]: "10.20.1.0/16:1": the CIDR has bits set beyond its length; did you mean 10.20.0.0/16`,
+			`bad.yaml:6: spec.hosts[5]: "::1:5432": an IPv6 address, and nothing else, is put in brackets`,
+			`bad.yaml:6: spec.hosts[6]: "*.example:1": a host name has no wildcard; list the names, or use a CIDR`,
+			`bad.yaml:6: spec.hosts[7]: "10.0.0.300:1": neither a valid address nor a host name`,
+			`bad.yaml:6: spec.hosts[8]: "[::ffff:10.0.0.1]:1": write the IPv4-mapped address as 10.0.0.1`,
+			`bad.yaml:6: spec.hosts[9]: "ä.example:1": no valid host name (international names are written in their xn-- form)`,
+			`bad.yaml:6: spec.hosts[10]: "[a]:1": what stands in brackets is no IPv6 address`,
+		}},
+		{"no hosts", target(`["orders.db.example:5432", "10.20.0.0/16:5432", "[2001:db8::1]:5432"]`, "[]"), []string{
+			"bad.yaml:6: spec.hosts: needs at least one host such as orders.db.example:5432",
+		}},
+		{"one host of two targets", aTarget + "---\n" + target("name: orders-db", "name: other-db"), []string{
+			`bad.yaml:16: spec.hosts[0]: "orders.db.example:5432" belongs to Target "orders-db" already`,
+			`bad.yaml:16: spec.hosts[1]: "10.20.0.0/16:5432" belongs to Target "orders-db" already`,
+			`bad.yaml:16: spec.hosts[2]: "[2001:db8::1]:5432" belongs to Target "orders-db" already`,
+		}},
+		{"TLS that verifies nothing", target("mode: verify-full", "mode: require"), []string{
+			`bad.yaml:7: spec.tls.mode: "require" is not accepted; use verify-full, or disable where the network itself is trusted`,
+		}},
+		{"TLS disabled and not", target("mode: verify-full", "mode: disable"), []string{
+			"bad.yaml:7: spec.tls.mode: is disable, so caFile and serverName would have no effect; remove them, or use verify-full",
+		}},
+		{"a relative file", target("/etc/chaperone/ca.pem", "ca.pem"), []string{
+			`bad.yaml:7: spec.tls.caFile: must be an absolute path without "." and ".." parts`,
+		}},
+
+		// Workload and IdentityProvider.
+		{"no select", inWorkload("run: {name: \"nightly-*\"}", ""), []string{
+			"bad.yaml:5: spec.select: needs run",
+		}},
+		{"select by Kubernetes", inWorkload("run: {name: \"nightly-*\"}", "kubernetes: {namespace: planners}"), []string{
+			"bad.yaml:5: spec.select.kubernetes: kubernetes is not supported by this release; jobs are selected by run",
+		}},
+		{"select twice", inWorkload("run: {name: \"nightly-*\"}", "run: {name: a}, systemd: {unit: b}"), []string{
+			"bad.yaml:5: spec.select.systemd: systemd is not supported by this release; jobs are selected by run",
+		}},
+		{"a bad pattern", inWorkload("nightly-*", "nightly-["), []string{
+			`bad.yaml:5: spec.select.run.name: "nightly-[" is no valid pattern`,
+		}},
+		{"egress", aWorkload + "  egress: {default: deny}\n---\n" + aProvider, []string{
+			"bad.yaml:7: spec.egress: egress is not supported by this release; restrict other traffic in the network",
+		}},
+		{"an unknown issuer", inWorkload("issuer: corp-idp", "issuer: corp"), []string{
+			`bad.yaml:6: spec.identity.issuer: no IdentityProvider document is named "corp"; there are corp-idp`,
+		}},
+		{"an unknown audience", inWorkload("audience: chaperone", "audience: vault"), []string{
+			`bad.yaml:6: spec.identity.audience: "vault" is none of the audiences of corp-idp: chaperone`,
+		}},
+		{"two of one pattern", aWorkload + "---\n" + inWorkload("name: nightly}", "name: other}"), []string{
+			`bad.yaml:12: spec.select.run.name: Workload "nightly" selects "nightly-*" already`,
+		}},
+		{"the local provider", inProvider("name: corp-idp", "name: local"), []string{
+			`bad.yaml:3: metadata.name: "local" is reserved for the users of the node itself`,
+		}},
+		{"an issuer over http", inProvider("https://", "http://"), []string{
+			"bad.yaml:4: spec.issuer: must be an https URL; http is accepted for loopback addresses only",
+		}},
+		{"no audience", inProvider("[chaperone]", "[]"), []string{
+			"bad.yaml:4: spec.audiences: needs at least one audience, or any token of the issuer would do",
+		}},
+
+		// Policy.
+		{"nobody", inPolicy("{groups: [planners]}", "{}"), []string{
+			"bad.yaml:5: spec.principals: matches nobody; it needs groups or subjects",
+		}},
+		{"principals in no form", inPolicy("{groups: [planners]}", `{groups: ["*"], subjects: [alice, "bob@corp-idp"]}`), []string{
+			`bad.yaml:5: spec.principals.groups[0]: groups have no wildcard; everybody is subjects: ["*"]`,
+			`bad.yaml:5: spec.principals.subjects[0]: "alice" must be subject@issuer, *@issuer or "*", where the issuer is an IdentityProvider's name or "local"`,
+			`bad.yaml:5: spec.principals.subjects[1]: no IdentityProvider document is named "corp-idp"`,
+		}},
+		{"an unknown target", inPolicy("[orders-db]", "[order-db]"), []string{
+			`bad.yaml:6: spec.targets[0]: no Target document is named "order-db"; there are orders-db`,
+		}},
+		{"no rules", inPolicy(`    - {name: read, when: "statement.readOnly", then: allow}`, "    []"), []string{
+			"bad.yaml:7: spec.rules: needs at least one rule",
+		}},
+		{"two rules of one name", rule("{name: r, when: 'true', then: deny}\n    - {name: r, when: 'true', then: deny}"), []string{
+			`bad.yaml:9: spec.rules[1].name: another rule of this policy is named "r"`,
+		}},
+		{"a rule of nothing", rule("{}"), []string{
+			"bad.yaml:8: spec.rules[0].name: is missing",
+			`bad.yaml:8: spec.rules[0].when: is missing; it is an expression such as "statement.readOnly"`,
+			"bad.yaml:8: spec.rules[0].then: is missing; use allow or deny",
+		}},
+		{"approve", rule("{name: r, when: 'true', then: approve, approval: {count: 1}}"), []string{
+			"bad.yaml:8: spec.rules[0].approval: approval is not supported by this release; rules allow or deny",
+			"bad.yaml:8: spec.rules[0].then: approve is not supported by this release; use allow or deny",
+		}},
+		{"an unknown action", rule("{name: r, when: 'true', then: audit}"), []string{
+			`bad.yaml:8: spec.rules[0].then: "audit" is unknown; use allow or deny`,
+		}},
+		{"a message nobody is told", rule("{name: r, when: 'true', then: allow, message: hello}"), []string{
+			"bad.yaml:8: spec.rules[0].message: has no effect on an allow; it is told on a denial",
+		}},
+		{"an unknown record", aPolicy + "  session: {record: none, maxRows: -1, maxDuration: -1h}\n---\n" + aTarget, []string{
+			"bad.yaml:9: spec.session.maxRows: is out of range: must be a whole number, not negative",
+			"bad.yaml:9: spec.session.maxDuration: must not be negative",
+			`bad.yaml:9: spec.session.record: "none" is unknown; use durable or strict`,
+		}},
+
+		// Expressions.
+		{"no expression", when("statement.readOnly &&"), []string{
+			"bad.yaml:8: spec.rules[0].when: Syntax error: mismatched input '<EOF>'",
+		}},
+		{"an unknown variable", when("stmt.readOnly"), []string{
+			`bad.yaml:8: spec.rules[0].when: unknown name "stmt"; the variables are now, principal, workload, target, session, statement`,
+		}},
+		{"an unknown field of a variable", when("statement.readonly"), []string{
+			`bad.yaml:8: spec.rules[0].when: statement has no field "readonly"; it has text, kind, readOnly, ddl, tables, columns, functions, hasWhere, multi`,
+		}},
+		{"another protocol's variable", when("command.text == 'x'"), []string{
+			"bad.yaml:8: spec.rules[0].when: command is not supported by this release",
+		}},
+		{"a type error", when("statement.tables == 'orders'"), []string{
+			"bad.yaml:8: spec.rules[0].when: found no matching overload for '_==_' applied to '(list(string), string)'",
+		}},
+		{"no bool", when("statement.kind"), []string{
+			"bad.yaml:8: spec.rules[0].when: must yield a bool, but yields string",
+		}},
+		{"an untyped claim", when("principal.claims.admin"), []string{
+			"bad.yaml:8: spec.rules[0].when: must yield a bool, but yields dyn; compare it, as in principal.claims.admin == true",
+		}},
+		{"an unknown function", when("statement.kind.lower() == 'x'"), []string{
+			`bad.yaml:8: spec.rules[0].when: unknown function "lower"`,
+		}},
+		{"a bad regular expression", when("statement.text.matches('(')"), []string{
+			"bad.yaml:8: spec.rules[0].when: the regular expression is invalid or too large; its syntax is RE2's",
+		}},
+		{"a huge regular expression", when("statement.text.matches('((a{100}){100}){100}')"), []string{
+			"bad.yaml:8: spec.rules[0].when: the regular expression is invalid or too large; its syntax is RE2's",
+		}},
+		{"a bad literal", when("session.age > duration('1 hour')"), []string{
+			"bad.yaml:8: spec.rules[0].when: the duration is invalid; write it as duration('90s') or duration('1h30m')",
+		}},
+		{"an unknown time zone", when("now.getHours('Europe/Berln') < 7"), []string{
+			`bad.yaml:8: spec.rules[0].when: unknown time zone "Europe/Berln"; write it as "Europe/Berlin" or "+02:00"`,
+		}},
+		{"the node's time zone", when("now.getHours('Local') < 7"), []string{
+			`bad.yaml:8: spec.rules[0].when: time zone "Local" depends on the node; name one, such as "UTC" or "Europe/Berlin"`,
+		}},
+		{"a time zone of a variable", when("now.getHours(workload.name) < 7"), []string{
+			"bad.yaml:8: spec.rules[0].when: getHours takes the time zone as a literal, such as 'Europe/Berlin'",
+		}},
+		{"comprehensions without end", when("statement.tables.all(a, statement.tables.all(b, statement.tables.all(c, a == c)))"), []string{
+			"bad.yaml:8: spec.rules[0].when: comprehension exceeds nesting limit",
+		}},
+		{"a long expression", when(strings.Repeat("true && ", 600) + "true"), []string{
+			"bad.yaml:8: spec.rules[0].when: expression code point size exceeds limit: size: 4804, limit 4096",
+		}},
+		{"a made-up fact", when("Statement{kind: 'SELECT'}.readOnly"), []string{
+			"bad.yaml:8: spec.rules[0].when: objects can't be made in an expression",
+		}},
+		{"the line within a block", rule("name: r\n      then: allow\n      when: |\n        statement.readOnly &&\n        statement.foo"), []string{
+			`bad.yaml:12: spec.rules[0].when: statement has no field "foo"; it has text, kind, readOnly, ddl, tables, columns, functions, hasWhere, multi`,
+		}},
+
+		// Mask.
+		{"a mask of nothing", head + "kind: Mask\nmetadata: {name: m}\nspec: {targets: ['*']}\n", []string{
+			"bad.yaml:4: spec: masks nothing; it needs columns or detect",
+		}},
+		{"a bad column pattern", inMask("public.customers.card_number", "customers.card_number"), []string{
+			`bad.yaml:7: spec.columns[0].match: "customers.card_number" is no column pattern; write schema.table.column, with "*" for any`,
+		}},
+		{"an unknown transform", inMask("with: redact", "with: hide"), []string{
+			`bad.yaml:8: spec.columns[1].with: unknown transform "hide"; known are redact, null, {keepFirst: N} and {keepLast: N}`,
+		}},
+		{"a transform of another release", inMask("with: redact", "with: {hmac: key}"), []string{
+			"bad.yaml:8: spec.columns[1].with.hmac: hmac is not supported by this release; use redact, null, keepFirst or keepLast",
+		}},
+		{"two transforms", inMask("{keepLast: 4}", "{keepLast: 4, redact: true}"), []string{
+			"bad.yaml:7: spec.columns[0].with: has redact and keepLast, but only one of them may be set",
+		}},
+		{"transforms that do nothing", inMask("{keepLast: 4}", "{keepLast: 0}"), []string{
+			"bad.yaml:7: spec.columns[0].with.keepLast: must be at least 1; redact keeps nothing",
+		}},
+		{"a transform switched off", inMask("with: redact", "with: {redact: false}"), []string{
+			"bad.yaml:8: spec.columns[1].with.redact: must be true, or left out",
+		}},
+		{"no transform", inMask(", with: redact", ""), []string{
+			"bad.yaml:8: spec.columns[1].with: is missing; it is a transform such as redact or {keepLast: 4}",
+		}},
+		{"an unknown detector", inMask("email,", "emails,"), []string{
+			`bad.yaml:10: spec.detect[1]: unknown detector "emails"; known are payment-card, email, private-key, jwt, cloud-key`,
+		}},
+		{"untraceable by a human", aMask + "  untraceable: approve\n---\n" + aTarget, []string{
+			"bad.yaml:12: spec.untraceable: approve is not supported by this release; use deny",
+		}},
+		{"untraceable in the clear", aMask + "  untraceable: allow\n---\n" + aTarget, []string{
+			`bad.yaml:12: spec.untraceable: "allow" is unknown; use deny`,
+		}},
+
+		// Node.
+		{"bad settings", node("{cluster: A.B., cgroup: ../x, pinDir: bpf, listenPort: 70000, limits: {sessions: 10, sessionsPerJob: 20, connectTimeout: 0s}, journal: {maxBytes: 1MiB}}"), []string{
+			`bad.yaml:3: spec.cluster: "A.B." is no valid name: lower-case letters, digits, "-" and ".", at most 63, a letter or digit at both ends`,
+			`bad.yaml:3: spec.cgroup: must be a path below the cgroup v2 mount, such as "chaperone", without leading "/" and without ".."`,
+			`bad.yaml:3: spec.pinDir: must be an absolute path without "." and ".." parts`,
+			"bad.yaml:3: spec.listenPort: must be from 1 to 65535",
+			"bad.yaml:3: spec.limits.connectTimeout: must be from 100ms to 10m",
+			"bad.yaml:3: spec.journal.maxBytes: must be at least 16MiB",
+			"bad.yaml:3: spec.limits.sessionsPerJob: must not be more than sessions, which is 10",
+		}},
+		{"a password in the URL", node("{nats: {url: \"nats://u:hunter2@a:4222\"}}"), []string{
+			"bad.yaml:3: spec.nats.url: must not hold a credential; use credsFile or nkeyFile",
+		}},
+		{"two credentials, no URL", node("{nats: {credsFile: /a, nkeyFile: /b}}"), []string{
+			"bad.yaml:3: spec.nats.url: is missing; it is an address such as tls://nats.example:4222",
+			"bad.yaml:3: spec.nats.nkeyFile: has no place beside credsFile; only one of them may be set",
+		}},
+		{"no such URL", node("{nats: {url: \"a:4222\"}}"), []string{
+			"bad.yaml:3: spec.nats.url: must be one or more of nats://host:port, tls://host:port, ws://host:port, wss://host:port, separated by commas",
+		}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			set, err := policy.Parse("bad.yaml", []byte(test.text))
+			if err == nil {
+				t.Fatalf("accepted as revision %s", set.Revision)
+			}
+			if diff := cmp.Diff(test.want, policy.Messages(err)); diff != "" {
+				t.Errorf("errors (-want +got):\n%s", diff)
+			}
+			if strings.Contains(err.Error(), "hunter2") {
+				t.Error("the error holds a secret")
+			}
+		})
+	}
+}

@@ -1,0 +1,156 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Set is all documents of one load, with their defaults filled in and their
+// expressions compiled. The documents of a kind are sorted by name. A set and
+// everything that it holds is shared and must not be changed; any number of
+// goroutines may use it.
+//
+// The zero Set holds nothing and allows nothing.
+type Set struct {
+	// Revision is the first 16 hex digits of a SHA-256 over the documents'
+	// content. It doesn't change with comments, order or file names.
+	Revision string
+
+	// Node holds the node's settings; without a Node document it has the
+	// defaults and no name.
+	Node Node
+
+	Targets           []*Target
+	Workloads         []*Workload
+	IdentityProviders []*IdentityProvider
+	Policies          []*Policy
+	Masks             []*Mask
+
+	compiled []compiledPolicy     // one per policy, in the same order
+	facts    map[string]*factType // by variable
+}
+
+// set makes the set of the loaded documents. Expressions that don't compile
+// are reported like everything else; the error is for what can't be reported
+// so.
+func (l *loader) set() (*Set, error) {
+	s := &Set{}
+	for _, n := range l.nodes {
+		s.Node = *n.doc
+	}
+	s.Node.Spec.setDefaults()
+	s.Targets = sortedDocs(l.targets, func(t *Target) string { return t.Metadata.Name })
+	s.Workloads = sortedDocs(l.workloads, func(w *Workload) string { return w.Metadata.Name })
+	s.IdentityProviders = sortedDocs(l.providers, func(p *IdentityProvider) string { return p.Metadata.Name })
+	s.Policies = sortedDocs(l.policies, func(p *Policy) string { return p.Metadata.Name })
+	s.Masks = sortedDocs(l.masks, func(m *Mask) string { return m.Metadata.Name })
+	if len(l.policies) > 0 {
+		compiler, err := newCompiler()
+		if err != nil {
+			return nil, fmt.Errorf("the expression language can't be set up: %w", err)
+		}
+		s.facts = compiler.facts
+		for i := range l.policies {
+			s.compiled = append(s.compiled, compiler.policy(l.policies[i].at, s.Policies[i]))
+		}
+	}
+	var err error
+	s.Revision, err = s.revision()
+	return s, err
+}
+
+// sortedDocs sorts the located documents too, so that both agree.
+func sortedDocs[T any](docs []located[T], name func(*T) string) []*T {
+	slices.SortStableFunc(docs, func(a, b located[T]) int { return strings.Compare(name(a.doc), name(b.doc)) })
+	out := make([]*T, len(docs))
+	for i := range docs {
+		out[i] = docs[i].doc
+	}
+	return out
+}
+
+// revision hashes the exported fields: everything that documents say.
+func (s *Set) revision() (string, error) {
+	content, err := json.Marshal(s)
+	if err != nil {
+		return "", fmt.Errorf("policy revision: %w", err)
+	}
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:8]), nil
+}
+
+// Counts returns how many documents of each kind the set holds.
+func (s *Set) Counts() map[string]int {
+	return map[string]int{
+		"Target": len(s.Targets), "Workload": len(s.Workloads), "IdentityProvider": len(s.IdentityProviders),
+		"Policy": len(s.Policies), "Mask": len(s.Masks),
+	}
+}
+
+// Target returns the Target document of the name, or nil.
+func (s *Set) Target(name string) *Target {
+	i := slices.IndexFunc(s.Targets, func(t *Target) bool { return t.Metadata.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return s.Targets[i]
+}
+
+// IdentityProvider returns the IdentityProvider document of the name, or nil.
+func (s *Set) IdentityProvider(name string) *IdentityProvider {
+	i := slices.IndexFunc(s.IdentityProviders, func(p *IdentityProvider) bool { return p.Metadata.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return s.IdentityProviders[i]
+}
+
+// ErrNoWorkload and ErrAmbiguousWorkload are wrapped by the errors of
+// [Set.WorkloadForRun].
+var (
+	ErrNoWorkload        = errors.New("no Workload document selects the job")
+	ErrAmbiguousWorkload = errors.New("more than one Workload document selects the job")
+)
+
+// WorkloadForRun returns the Workload that selects a "chaperone run" job of
+// the name. More than one is an error: they may differ in how the job must
+// prove who it is.
+func (s *Set) WorkloadForRun(job string) (*Workload, error) {
+	var found *Workload
+	for _, w := range s.Workloads {
+		if w.Spec.Select.Run == nil || !w.Spec.Select.Run.Matches(job) {
+			continue
+		}
+		if found != nil {
+			return nil, fmt.Errorf("%w %s: %s and %s; make their patterns exclude each other",
+				ErrAmbiguousWorkload, quote(job), found.Metadata.Name, w.Metadata.Name)
+		}
+		found = w
+	}
+	if found == nil {
+		return nil, fmt.Errorf("%w %s; add one whose select.run.name matches it", ErrNoWorkload, quote(job))
+	}
+	return found, nil
+}
+
+// Matches tells whether a job of the name is selected.
+func (r RunSelect) Matches(job string) bool {
+	ok, err := path.Match(r.Name, job)
+	return ok && err == nil && job != ""
+}
+
+// Covers tells whether the mask is for the target.
+func (m *MaskSpec) Covers(target string) bool { return coversTarget(m.Targets, target) }
+
+// Covers tells whether the policy is for the target.
+func (p *PolicySpec) Covers(target string) bool { return coversTarget(p.Targets, target) }
+
+func coversTarget(names []string, target string) bool {
+	return target != "" && (slices.Contains(names, target) || slices.Contains(names, "*"))
+}
