@@ -1,0 +1,466 @@
+package intercept
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// What a test's client process does: one action, inside the cgroup that it was
+// started in, by system calls, as a planner might. The result goes to stdout.
+
+// answer is what a client came to.
+type answer struct {
+	Said  string `json:",omitempty"` // what the peer said
+	Peer  string `json:",omitempty"` // getpeername(2)
+	Error string `json:",omitempty"` // name of the errno
+	// Of "measure", in ns.
+	P50, Mean float64 `json:",omitempty"`
+	Counts    map[string]int
+}
+
+func clientMain() int {
+	action, args := os.Args[1], os.Args[2:]
+	if action == "probe" {
+		if err := Probe(context.Background(), os.Stdout, args[0]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
+	act, ok := actions()[action]
+	if !ok {
+		fmt.Fprintln(os.Stderr, "no action", action)
+		return 2
+	}
+	a, err := act(args)
+	if errno := unix.Errno(0); errors.As(err, &errno) {
+		a.Error = unix.ErrnoName(errno)
+	} else if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(a); err != nil {
+		return 1
+	}
+	return 0
+}
+
+func actions() map[string]func([]string) (answer, error) {
+	return map[string]func([]string) (answer, error){
+		"tcp":        func(a []string) (answer, error) { return dialTCP(unix.IPPROTO_TCP, a[0]) },
+		"mptcp":      func(a []string) (answer, error) { return dialTCP(unix.IPPROTO_MPTCP, a[0]) },
+		"tfo":        fastOpen,
+		"mapped":     mapped,
+		"reconnect":  reconnect,
+		"reused":     reusedPort,
+		"race":       race,
+		"udp":        datagram,
+		"udpconnect": connectedDatagram,
+		"socket":     socketOnly,
+		"bind":       bindOnly,
+		"raw":        rawPacket,
+		"premade":    premade,
+		"late":       late,
+		"netns":      inNetns,
+		"measure":    measure,
+		"hold":       hold,
+	}
+}
+
+func sockaddr(to netip.AddrPort) (family int, sa unix.Sockaddr) {
+	if to.Addr().Is4() {
+		return unix.AF_INET, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	}
+	return unix.AF_INET6, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+}
+
+func addrOf(sa unix.Sockaddr) string {
+	switch a := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)).String()
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port)).String()
+	}
+	return ""
+}
+
+// hear reads what the peer says until it closes.
+func hear(fd int) (answer, error) {
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}); err != nil {
+		return answer{}, err
+	}
+	var a answer
+	if peer, err := unix.Getpeername(fd); err == nil {
+		a.Peer = addrOf(peer)
+	}
+	buf := make([]byte, 4096)
+	for n := 0; ; {
+		m, err := unix.Read(fd, buf[n:])
+		if err != nil {
+			return a, err
+		}
+		if n += m; m == 0 {
+			a.Said = string(buf[:n])
+			return a, nil
+		}
+	}
+}
+
+func dialTCP(protocol int, address string) (answer, error) {
+	family, sa := sockaddr(netip.MustParseAddrPort(address))
+	fd, err := unix.Socket(family, unix.SOCK_STREAM, protocol)
+	if err != nil {
+		return answer{}, err
+	}
+	return connectAndHear(fd, sa)
+}
+
+func connectAndHear(fd int, sa unix.Sockaddr) (answer, error) {
+	if err := unix.Connect(fd, sa); err != nil {
+		return answer{}, err
+	}
+	return hear(fd)
+}
+
+// mapped connects an IPv6 socket to ::ffff:a.b.c.d.
+func mapped(args []string) (answer, error) {
+	to := netip.MustParseAddrPort(args[0])
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return answer{}, err
+	}
+	return connectAndHear(fd, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()})
+}
+
+func fastOpen(args []string) (answer, error) {
+	family, sa := sockaddr(netip.MustParseAddrPort(args[0]))
+	fd, err := unix.Socket(family, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return answer{}, err
+	}
+	if err := unix.Sendto(fd, []byte("hello\n"), unix.MSG_FASTOPEN, sa); err != nil {
+		return answer{}, err
+	}
+	return hear(fd)
+}
+
+// reconnect connects to the first address, disconnects, and connects the same socket
+// to the second.
+func reconnect(args []string) (answer, error) {
+	family, first := sockaddr(netip.MustParseAddrPort(args[0]))
+	_, second := sockaddr(netip.MustParseAddrPort(args[1]))
+	fd, err := unix.Socket(family, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return answer{}, err
+	}
+	if _, err := connectAndHear(fd, first); err != nil {
+		return answer{}, err
+	}
+	if err := disconnect(fd); err != nil {
+		return answer{}, err
+	}
+	return connectAndHear(fd, second)
+}
+
+func disconnect(fd int) error {
+	unspec := make([]byte, 16) // sa_family AF_UNSPEC
+	return rawConnect(fd, unspec)
+}
+
+// reusedPort connects to two addresses in turn from one source port, and counts the
+// answers that name another destination than the one asked for.
+func reusedPort(args []string) (answer, error) {
+	a := answer{Counts: map[string]int{}}
+	for n := range 100 {
+		to := args[n%2]
+		_, sa := sockaddr(netip.MustParseAddrPort(to))
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+		if err != nil {
+			return a, err
+		}
+		if err := errors.Join(
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+			unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}),
+			unix.Bind(fd, &unix.SockaddrInet4{Port: 45010}),
+		); err != nil {
+			return a, err
+		}
+		got, err := connectAndHear(fd, sa)
+		switch {
+		case err != nil:
+			a.Counts["failed"]++
+		case strings.Contains(got.Said, to):
+			a.Counts["right"]++
+		default:
+			a.Counts["wrong"]++
+		}
+		unix.Close(fd)
+	}
+	return a, nil
+}
+
+// race lets two threads connect one socket to two destinations, many times over.
+func race(args []string) (answer, error) {
+	a := answer{Counts: map[string]int{}}
+	for range 100 {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+		if err != nil {
+			return a, err
+		}
+		var both sync.WaitGroup
+		for _, to := range args {
+			_, sa := sockaddr(netip.MustParseAddrPort(to))
+			both.Go(func() { unix.Connect(fd, sa) })
+		}
+		both.Wait()
+		got, err := hear(fd)
+		switch {
+		case err != nil:
+			a.Counts["failed"]++
+		case strings.HasPrefix(got.Said, "REAL "+args[0]):
+			a.Counts["bypassed"]++
+		case strings.Contains(got.Said, got.Peer):
+			a.Counts["right"]++
+		default:
+			a.Counts["wrong"]++
+		}
+		unix.Close(fd)
+	}
+	return a, nil
+}
+
+func datagram(args []string) (answer, error) {
+	family, sa := sockaddr(netip.MustParseAddrPort(args[0]))
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{}, unix.Sendto(fd, []byte("x"), 0, sa)
+}
+
+func connectedDatagram(args []string) (answer, error) {
+	family, sa := sockaddr(netip.MustParseAddrPort(args[0]))
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{}, unix.Connect(fd, sa)
+}
+
+// socketOnly makes a socket of "family type protocol".
+func socketOnly(args []string) (answer, error) {
+	var n [3]int
+	for i := range n {
+		n[i], _ = strconv.Atoi(args[i])
+	}
+	_, err := unix.Socket(n[0], n[1], n[2])
+	return answer{}, err
+}
+
+func bindOnly(args []string) (answer, error) {
+	family, sa := sockaddr(netip.MustParseAddrPort(args[0]))
+	fd, err := unix.Socket(family, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{}, unix.Bind(fd, sa)
+}
+
+// rawPacket sends a UDP packet that is written by hand: "address kind", where kind is
+// plain, fragment (not the first), options, or unknown (a protocol without ports). The
+// socket is made here, so this is for those who may have one.
+func rawPacket(args []string) (answer, error) {
+	to := netip.MustParseAddrPort(args[0])
+	if to.Addr().Is6() {
+		return rawPacket6(to, args[1])
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW)
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{}, sendRaw4(fd, to, args[1])
+}
+
+func sendRaw4(fd int, to netip.AddrPort, kind string) error {
+	header := 20
+	if kind == "options" {
+		header = 24
+	}
+	p := make([]byte, header+16)
+	p[0] = 0x40 | byte(header/4)
+	binary.BigEndian.PutUint16(p[2:], uint16(len(p)))
+	p[8], p[9] = 64, unix.IPPROTO_UDP
+	switch kind {
+	case "fragment":
+		binary.BigEndian.PutUint16(p[6:], 1)
+	case "unknown":
+		p[9] = 253
+	case "options":
+		copy(p[20:], []byte{1, 1, 1, 0}) // no operation, end
+	}
+	copy(p[12:], to.Addr().AsSlice())
+	copy(p[16:], to.Addr().AsSlice())
+	binary.BigEndian.PutUint16(p[header:], 7777)
+	binary.BigEndian.PutUint16(p[header+2:], to.Port())
+	binary.BigEndian.PutUint16(p[header+4:], 16)
+	_, sa := sockaddr(to)
+	return unix.Sendto(fd, p, 0, sa)
+}
+
+func rawPacket6(to netip.AddrPort, kind string) (answer, error) {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_RAW)
+	if err != nil {
+		return answer{}, err
+	}
+	p := make([]byte, 40, 80)
+	p[0], p[7] = 0x60, 64
+	copy(p[8:], to.Addr().AsSlice())
+	copy(p[24:], to.Addr().AsSlice())
+	next := &p[6]
+	extensions := map[string][]byte{
+		"plain":    nil,
+		"options":  {unix.IPPROTO_UDP, 0, 1, 4, 0, 0, 0, 0},
+		"fragment": {unix.IPPROTO_UDP, 0, 0, 8, 0, 0, 0, 1},
+		"routing":  {unix.IPPROTO_UDP, 0, 4, 0, 0, 0, 0, 0},
+	}
+	switch kind {
+	case "options":
+		*next = unix.IPPROTO_DSTOPTS
+	case "fragment":
+		*next = unix.IPPROTO_FRAGMENT
+	case "routing":
+		*next = unix.IPPROTO_ROUTING
+	default:
+		*next = unix.IPPROTO_UDP
+	}
+	p = append(p, extensions[kind]...)
+	udp := make([]byte, 16)
+	binary.BigEndian.PutUint16(udp, 7777)
+	binary.BigEndian.PutUint16(udp[2:], to.Port())
+	binary.BigEndian.PutUint16(udp[4:], 16)
+	p = append(p, udp...)
+	binary.BigEndian.PutUint16(p[4:], uint16(len(p)-40))
+	return answer{}, unix.Sendto(fd, p, 0, &unix.SockaddrInet6{Addr: to.Addr().As16()})
+}
+
+func join(cgroup string) error {
+	return os.WriteFile(cgroup+"/cgroup.procs", []byte("0"), 0)
+}
+
+// premade makes a socket, joins a cgroup and only then uses it: "cgroup kind address".
+func premade(args []string) (answer, error) {
+	to := netip.MustParseAddrPort(args[2])
+	family, sa := sockaddr(to)
+	kinds := map[string][2]int{
+		"tcp": {unix.SOCK_STREAM, unix.IPPROTO_TCP},
+		"udp": {unix.SOCK_DGRAM, unix.IPPROTO_UDP},
+		"raw": {unix.SOCK_RAW, unix.IPPROTO_RAW},
+	}
+	fd, err := unix.Socket(family, kinds[args[1]][0], kinds[args[1]][1])
+	if err != nil {
+		return answer{}, err
+	}
+	if err := join(args[0]); err != nil {
+		return answer{}, err
+	}
+	switch args[1] {
+	case "tcp":
+		return connectAndHear(fd, sa)
+	case "udp":
+		return answer{}, unix.Sendto(fd, []byte("x"), 0, sa)
+	}
+	return answer{}, sendRaw4(fd, to, "plain")
+}
+
+// late connects a datagram socket, says so on stdout, waits for a line on stdin, and sends.
+func late(args []string) (answer, error) {
+	family, sa := sockaddr(netip.MustParseAddrPort(args[0]))
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return answer{}, err
+	}
+	if err := unix.Connect(fd, sa); err != nil {
+		return answer{}, err
+	}
+	fmt.Println("connected")
+	if _, err := os.Stdin.Read(make([]byte, 1)); err != nil {
+		return answer{}, err
+	}
+	_, err = unix.Write(fd, []byte("x"))
+	return answer{}, err
+}
+
+// inNetns connects from another network namespace: "path address".
+func inNetns(args []string) (answer, error) {
+	var a answer
+	err := Namespace{Path: args[0]}.do(func() error {
+		var err error
+		a, err = dialTCP(0, args[1])
+		return err
+	})
+	return a, err
+}
+
+// measure times connect(2): "address rounds".
+func measure(args []string) (answer, error) {
+	family, sa := sockaddr(netip.MustParseAddrPort(args[0]))
+	rounds, err := strconv.Atoi(args[1])
+	if err != nil {
+		return answer{}, err
+	}
+	took := make([]float64, 0, rounds)
+	var sum float64
+	for range rounds {
+		fd, err := unix.Socket(family, unix.SOCK_STREAM, 0)
+		if err != nil {
+			return answer{}, err
+		}
+		if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+			return answer{}, err
+		}
+		start := time.Now()
+		err = unix.Connect(fd, sa)
+		took = append(took, float64(time.Since(start)))
+		sum += took[len(took)-1]
+		if err != nil {
+			return answer{}, err
+		}
+		unix.Close(fd)
+	}
+	slices.Sort(took)
+	return answer{P50: took[rounds/2], Mean: sum / float64(rounds)}, nil
+}
+
+// hold opens many connections and counts how they went: "address count".
+func hold(args []string) (answer, error) {
+	family, sa := sockaddr(netip.MustParseAddrPort(args[0]))
+	count, err := strconv.Atoi(args[1])
+	if err != nil {
+		return answer{}, err
+	}
+	a := answer{Counts: map[string]int{}}
+	for range count {
+		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			return a, err
+		}
+		if err := unix.Connect(fd, sa); err == nil || errors.Is(err, unix.EINPROGRESS) {
+			a.Counts["started"]++
+		} else {
+			a.Counts["refused"]++
+		}
+	}
+	return a, nil
+}

@@ -1,0 +1,121 @@
+package intercept
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// abi is the version of the maps' layout. It is a part of the pins' path, so that a
+// daemon never reads maps of another layout. Whoever changes a map says how what
+// is pinned under the version before is taken over.
+const abi = "v1"
+
+const bpffs = "/sys/fs/bpf"
+
+// ErrPins is wrapped by errors about the folder of the pinned links and maps.
+var ErrPins = errors.New("unsuitable folder for pinned links and maps")
+
+// ErrRunning is returned when another process intercepts with the same pins.
+var ErrRunning = errors.New("another daemon holds these pinned links and maps; stop it first")
+
+// pinDir is a folder on a bpffs, locked for one process.
+type pinDir struct {
+	path string // with the ABI version
+	lock *os.File
+}
+
+func (p *pinDir) maps() string  { return filepath.Join(p.path, "maps") }
+func (p *pinDir) links() string { return filepath.Join(p.path, "links") }
+
+// openPinDir makes what is missing, a mounted bpffs at its usual place included.
+func openPinDir(dir string) (*pinDir, error) {
+	dir = filepath.Clean(dir)
+	if !filepath.IsAbs(dir) {
+		return nil, fmt.Errorf("%w: %s is not an absolute path", ErrPins, dir)
+	}
+	if err := mountBPFFS(dir); err != nil {
+		return nil, err
+	}
+	p := &pinDir{path: filepath.Join(dir, abi)}
+	for _, d := range []string{dir, p.path, p.maps(), p.links()} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, fmt.Errorf("%w: make %s: %w", ErrPins, d, err)
+		}
+		if err := os.Chmod(d, 0o700); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrPins, err)
+		}
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(p.path, &st); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrPins, p.path, err)
+	}
+	if st.Type != unix.BPF_FS_MAGIC {
+		return nil, fmt.Errorf("%w: %s is not on a bpffs; mount one with \"mount -t bpf bpf %s\"", ErrPins, dir, bpffs)
+	}
+	return p, p.acquire()
+}
+
+func (p *pinDir) acquire() error {
+	f, err := os.Open(p.path)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrPins, err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return fmt.Errorf("%w (%s)", ErrRunning, p.path)
+		}
+		return fmt.Errorf("%w: lock %s: %w", ErrPins, p.path, err)
+	}
+	p.lock = f
+	return nil
+}
+
+func (p *pinDir) close() error {
+	if p.lock == nil {
+		return nil
+	}
+	return p.lock.Close()
+}
+
+// mountBPFFS mounts a bpffs at /sys/fs/bpf, as systemd does, when the pins are to
+// be there and nothing is mounted.
+func mountBPFFS(dir string) error {
+	if dir != bpffs && !strings.HasPrefix(dir, bpffs+"/") {
+		return nil
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(bpffs, &st); err != nil {
+		return fmt.Errorf("%w: the kernel has no %s: %w", ErrPins, bpffs, err)
+	}
+	if st.Type == unix.BPF_FS_MAGIC {
+		return nil
+	}
+	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_RELATIME)
+	if err := unix.Mount("bpf", bpffs, "bpf", flags, "mode=700"); err != nil {
+		return fmt.Errorf("%w: mount a bpffs at %s: %w", ErrPins, bpffs, err)
+	}
+	return nil
+}
+
+// remove takes the folder away, and the maps in it. Links must be gone already.
+func (p *pinDir) remove() error {
+	var errs []error
+	maps, err := os.ReadDir(p.maps())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	for _, m := range maps {
+		errs = append(errs, os.Remove(filepath.Join(p.maps(), m.Name())))
+	}
+	for _, d := range []string{p.maps(), p.links(), p.path, filepath.Dir(p.path)} {
+		errs = append(errs, os.Remove(d))
+	}
+	return errors.Join(errs...)
+}
