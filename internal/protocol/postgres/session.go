@@ -6,13 +6,19 @@ import "context"
 // may this run, write it down, cover what may not be seen. The wire package
 // knows no policy, no recorder and no masking rule beyond it.
 //
-// Prepare, Begin and Text are called from the goroutine that reads the client
-// in the order of the client's messages, the methods of a [Command] from the
-// one that reads the upstream, in the order of its answers.
+// Prepare and Begin are called from the goroutine that reads the client, in
+// the order of the client's messages; Text, Parameter and the methods of a
+// [Command] from the one that reads the upstream, in the order of its answers.
+// The two goroutines run side by side.
 type Session interface {
 	// Prepare reads a query string: that of a Query message or of a Parse
 	// message. It decides nothing. An error is a *Refusal: the text can't be
 	// let through at all (unparsable, or its result can't be masked).
+	//
+	// What a prepared statement or a portal is called is followed by this
+	// package as far as the protocol shows it. A function or DO block that
+	// runs PREPARE, DEALLOCATE, DECLARE or CLOSE inside the server isn't
+	// visible here: where that matters, refuse what may do it.
 	Prepare(ctx context.Context, text string) (Prepared, error)
 
 	// Begin decides one execution of p. When it returns without an error the
@@ -23,15 +29,23 @@ type Session interface {
 
 	// Text covers what may not be seen in free text from the server: the
 	// fields of errors and notices, and notification payloads. It returns s
-	// itself when there is nothing to cover.
-	Text(s string) string
+	// itself when there is nothing to cover. c is the command that runs, nil
+	// outside one; field is the field's code in ErrorResponse ('M' message,
+	// 'D' detail, 'H' hint, 'W' where, 'q' internal query), 0 for a payload.
+	Text(c Command, field byte, s string) string
+
+	// Parameter tells a run-time parameter that the server reports
+	// (client_encoding, standard_conforming_strings, search_path from
+	// PostgreSQL 18 on, …): first all of them, before the first command, then
+	// each change. An error is a *Refusal that ends the session.
+	Parameter(name, value string) error
 }
 
 // Prepared is a query string that was read. Values are immutable.
 type Prepared interface {
 	// Statements is how many SQL statements the string holds.
 	Statements() int
-	// CopyIn, CopyOut: whether the i-th statement is COPY … FROM STDIN or
+	// Copy says whether the i-th statement is COPY … FROM STDIN or
 	// COPY … TO STDOUT.
 	Copy(i int) CopyDirection
 }
@@ -49,9 +63,9 @@ const (
 // Params are the parameters of a Bind message, for the record. The slices
 // alias the message and are valid during the call only.
 type Params struct {
-	Formats []int16
+	Formats []int16  // none: all text; one: for all; else one each
 	Values  [][]byte // nil: NULL
-	Types   []uint32 // type OIDs as far as they are known; may be shorter than Values
+	Types   []uint32 // type OIDs as far as they are known (0: not); may be shorter than Values
 }
 
 // Field describes one result column, from RowDescription and, in the extended
@@ -65,15 +79,27 @@ type Field struct {
 }
 
 // Command is one execution on its way through the upstream.
+//
+// An error of Fields, Row, CopyOut or CopyData is a *Refusal: the client gets
+// it in place of the rows, the running statement is cancelled, and whatever it
+// still answers is swallowed. The statement may have taken effect all the
+// same, unless it ran in a transaction block, which is then rolled back.
 type Command interface {
 	// Fields tells the shape of the rows that follow for the i-th statement
-	// of the string. An error is a *Refusal: the rows can't be shown.
-	Fields(i int, fields []Field) error
+	// of the string. The slice must not be changed and may be kept. With
+	// inspect false the rows go to the client as they are and Row isn't
+	// called.
+	Fields(i int, fields []Field) (inspect bool, err error)
 	// Row covers a DataRow. body is the message's body; the result is body
 	// itself when nothing was covered, else a new body, valid until the next
-	// call. An error is a *Refusal: the row must not be shown.
+	// call.
 	Row(body []byte) ([]byte, error)
-	// CopyData covers one CopyData message of a COPY TO STDOUT, likewise.
+	// CopyOut tells that data of a COPY … TO STDOUT follows for the i-th
+	// statement, in binary or text (CSV included) format. With inspect false
+	// CopyData isn't called.
+	CopyOut(i int, binary bool) (inspect bool, err error)
+	// CopyData covers one CopyData message, as Row does a row. In text
+	// formats PostgreSQL sends one line in each.
 	CopyData(body []byte) ([]byte, error)
 	// End says how the command went. It never blocks for long.
 	End(Outcome)
@@ -81,11 +107,12 @@ type Command interface {
 
 // Outcome is how a command went.
 type Outcome struct {
-	Tags       []string // command tags, one per finished statement
+	Tags       []string // command tags, one per finished statement; valid during End only
 	Rows       uint64   // rows sent to the client
 	Bytes      uint64   // bytes of result messages sent to the client
 	SQLState   string   // of the error, or empty
 	Error      string   // its message, covered
+	Skipped    bool     // the server never ran it: an earlier message of the same batch failed
 	Unfinished bool     // the connection went away first
 }
 
@@ -97,6 +124,7 @@ type Refusal struct {
 	Detail   string
 	Hint     string
 	Position int   // 1-based character index into the query, 0: none
+	Fatal    bool  // it ends the session, not just the command
 	Err      error // cause, for the node's log only
 }
 
