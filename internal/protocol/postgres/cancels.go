@@ -1,0 +1,109 @@
+package postgres
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/binary"
+	"errors"
+	"sync"
+)
+
+// CancelKey is what a client shows to cancel what its session runs.
+type CancelKey struct {
+	Process uint32
+	Secret  []byte
+}
+
+// Cancels knows which cancel key belongs to which session. The zero value is
+// ready for use, by many goroutines.
+type Cancels struct {
+	mu       sync.Mutex
+	sessions map[uint32]*cancelTarget
+}
+
+type cancelTarget struct {
+	secret []byte
+	owner  string
+	up     *Upstream
+	busy   bool // a request is on its way
+}
+
+// maxCancels bounds the sessions that are known at once. A session beyond it
+// works, but can't be cancelled.
+const maxCancels = 1 << 16
+
+// ErrUnknownKey is returned by [Cancels.Cancel] for a key of no session, or of
+// another owner's. PostgreSQL closes such a connection without a word.
+var ErrUnknownKey = errors.New("the cancel key belongs to no session")
+
+// Cancel cancels what the key's session runs. owner must be the one that the
+// session was registered with, so a key that leaked to another job is worth
+// nothing. While one request is on its way others for the session are dropped.
+func (c *Cancels) Cancel(ctx context.Context, key CancelKey, owner string) error {
+	c.mu.Lock()
+	t := c.sessions[key.Process]
+	// Compared in constant time, also when there is no session.
+	var secret []byte
+	known := 0
+	if t != nil {
+		secret, known = t.secret, subtle.ConstantTimeCompare([]byte(t.owner), []byte(owner))
+	}
+	if subtle.ConstantTimeCompare(secret, key.Secret)&known != 1 {
+		c.mu.Unlock()
+		return ErrUnknownKey
+	}
+	if t.busy {
+		c.mu.Unlock()
+		return nil
+	}
+	t.busy = true
+	c.mu.Unlock()
+
+	err := t.up.Cancel(ctx)
+
+	c.mu.Lock()
+	t.busy = false
+	c.mu.Unlock()
+	return err
+}
+
+// register makes a key for a session. The secret has 4 bytes in protocol 3.0,
+// which can't carry more, and 32 in 3.2.
+func (c *Cancels) register(minor uint16, owner string, up *Upstream) (key CancelKey, unregister func()) {
+	key.Secret = make([]byte, 4)
+	if minor >= 2 {
+		key.Secret = make([]byte, 32)
+	}
+	rand.Read(key.Secret)
+	if c == nil {
+		return key, func() {}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.sessions) >= maxCancels {
+		return key, func() {}
+	}
+	if c.sessions == nil {
+		c.sessions = make(map[uint32]*cancelTarget)
+	}
+	for key.Process == 0 || c.sessions[key.Process] != nil {
+		var process [4]byte
+		rand.Read(process[:])
+		// Clients take it for a process id: positive.
+		key.Process = binary.BigEndian.Uint32(process[:]) >> 1
+	}
+	c.sessions[key.Process] = &cancelTarget{secret: key.Secret, owner: owner, up: up}
+	return key, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.sessions, key.Process)
+	}
+}
+
+// appendBackendKeyData tells the client its key.
+func appendBackendKeyData(dst []byte, key CancelKey) []byte {
+	dst, start := beginMessage(dst, msgBackendKeyData)
+	dst = binary.BigEndian.AppendUint32(dst, key.Process)
+	return endMessage(append(dst, key.Secret...), start)
+}
