@@ -1,0 +1,166 @@
+package postgres
+
+// maxName is the longest name of a statement or portal that is let through.
+// PostgreSQL cuts longer ones to NAMEDATALEN-1 bytes without a word, so two
+// names that differ here would be one there.
+const maxName = 63
+
+// plainName reports whether a name means the same bytes to the server: short
+// enough, and ASCII, which every encoding keeps.
+func plainName(name []byte) bool {
+	if len(name) > maxName {
+		return false
+	}
+	for _, c := range name {
+		if c >= 0x80 || c < 0x20 {
+			return false
+		}
+	}
+	return true
+}
+
+// statement is a prepared statement, from its Parse to the last use of it.
+type statement struct {
+	prepared Prepared
+	renames  bool // it may change what a name stands for, in SQL
+	// types are those of the parameters: at first as the client gave them,
+	// then as the server described them. Guarded by the ledger's lock.
+	types []uint32
+
+	// What follows belongs to the goroutine that reads the upstream.
+
+	described bool
+	fields    []Field // nil: it returns no rows
+	// The fields with the result formats of the last Bind that was executed:
+	// a client that uses a statement again uses the same ones.
+	lastFormats []byte
+	lastFields  []Field
+}
+
+// columns are the statement's fields in a portal's result formats.
+func (s *statement) columns(formats []byte) []Field {
+	if len(formats) == 0 {
+		return s.fields
+	}
+	if s.lastFields == nil || string(s.lastFormats) != string(formats) {
+		s.lastFormats = append(s.lastFormats[:0], formats...)
+		s.lastFields = withFormats(s.fields, formats)
+	}
+	return s.lastFields
+}
+
+// portal is a statement bound to parameters. It never changes.
+type portal struct {
+	statement *statement
+	params    []byte // formats and values, as readParams takes them
+	results   []byte // result format codes
+}
+
+// names maps the names of one kind, statements or portals, to what they stand
+// for. A change is proposed when the client asks for it and settled when the
+// server has answered, for the server may fail it, or skip it after another
+// failure. Within one batch (up to a Sync) the proposal can be relied on: if
+// it fails, so does all that follows it in the batch. From the next batch on
+// only the answer counts. All methods are called with the ledger's lock held.
+type names[T any] struct {
+	settled map[string]*T
+	pending map[string]proposal[T] // the latest of each name
+	// drop is told each value that was proposed and is out of use.
+	drop func(*T)
+}
+
+type proposal[T any] struct {
+	id    uint64
+	batch uint64
+	value *T // nil: the name is closed
+}
+
+func newNames[T any](drop func(*T)) names[T] {
+	return names[T]{settled: make(map[string]*T), pending: make(map[string]proposal[T]), drop: drop}
+}
+
+// count is how many names may stand for something.
+func (n *names[T]) count() int { return len(n.settled) + len(n.pending) }
+
+// propose notes that the name is to stand for value; nil closes it.
+func (n *names[T]) propose(name string, id, batch uint64, value *T) {
+	n.pending[name] = proposal[T]{id, batch, value}
+}
+
+// settle notes how a proposal ended.
+func (n *names[T]) settle(name string, id uint64, value *T, done bool) {
+	switch {
+	case !done:
+		n.dropped(value)
+	case value == nil:
+		n.dropped(n.settled[name])
+		delete(n.settled, name)
+	default:
+		n.dropped(n.settled[name])
+		n.settled[name] = value
+	}
+	if n.pending[name].id == id {
+		delete(n.pending, name)
+	}
+}
+
+func (n *names[T]) dropped(value *T) {
+	if value != nil && n.drop != nil {
+		n.drop(value)
+	}
+}
+
+// known reports whether lookup can be answered in a batch, or whether the
+// server's answer must be waited for.
+func (n *names[T]) known(name string, batch uint64) bool {
+	p, ok := n.pending[name]
+	return !ok || p.batch == batch
+}
+
+// lookup returns what a name stands for in a batch, nil for nothing.
+func (n *names[T]) lookup(name string, batch uint64) *T {
+	if p, ok := n.pending[name]; ok && p.batch == batch {
+		return p.value
+	}
+	return n.settled[name]
+}
+
+// forget drops all settled names, but those that keep says.
+func (n *names[T]) forget(keep func(name string) bool) {
+	for name, value := range n.settled {
+		if keep == nil || !keep(name) {
+			n.dropped(value)
+			delete(n.settled, name)
+		}
+	}
+}
+
+// mentions reports whether an SQL text holds one of the words by which SQL
+// gives a statement or portal name a meaning that isn't seen in the protocol:
+// PREPARE and DECLARE. Keywords can't be written with escapes, so a text
+// without these letters doesn't hold them.
+func mentions(text []byte) bool {
+	const word = len("prepare")
+	for i := 0; i <= len(text)-word; i++ {
+		switch text[i] | 0x20 {
+		case 'p':
+			if equalFold(text[i:i+word], "prepare") {
+				return true
+			}
+		case 'd':
+			if equalFold(text[i:i+word], "declare") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func equalFold(text []byte, lower string) bool {
+	for i := range lower {
+		if text[i]|0x20 != lower[i] {
+			return false
+		}
+	}
+	return true
+}
