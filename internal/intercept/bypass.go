@@ -63,7 +63,9 @@ func (i *Interceptor) Bypasses(ctx context.Context, handle func(Bypass)) error {
 		if err != nil {
 			return err
 		}
-		handle(b)
+		if !isCanary(b.Destination) {
+			handle(b)
+		}
 	}
 }
 

@@ -33,6 +33,12 @@ func canaryAddresses() (v4, v6 netip.Addr) {
 	return netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
 }
 
+// isCanary tells whether a destination is that of the canary, which tries a datagram too.
+func isCanary(to netip.AddrPort) bool {
+	v4, v6 := canaryAddresses()
+	return to.Port() == canaryPort && (to.Addr() == v4 || to.Addr() == v6)
+}
+
 // prove runs the canary. Connections of planners that run meanwhile are closed, as
 // they were before the daemon listened.
 func (i *Interceptor) prove(ctx context.Context, probe []string) (err error) {
