@@ -1,0 +1,96 @@
+package credential
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"chaperone.dev/chaperone/pkg/policy"
+)
+
+// Issuer makes and unmakes accounts of one kind. Implementations are safe for
+// concurrent use, and none of their errors holds a secret.
+type Issuer interface {
+	// Kind is the field of policy.CredentialSpec that the issuer answers to,
+	// as it is spelt in documents: "postgresRole".
+	Kind() string
+	// Plan says what Issue would make. It asks nobody and changes nothing.
+	Plan(Order) (Plan, error)
+	// Issue makes the account that was planned. It is called once per entry,
+	// after the entry is in the ledger. When it fails the account may exist
+	// nevertheless, unless the error wraps [ErrNotMade].
+	Issue(ctx context.Context, entry Entry, order Order) (Secret, error)
+	// Renew lets the account live until the time given. An error that wraps
+	// [ErrGone] says that it doesn't exist any more.
+	Renew(ctx context.Context, entry Entry, until time.Time) error
+	// Revoke ends the account with all of its sessions. It returns nil only
+	// when the target has confirmed that nothing is left, and may be called
+	// again after an error, after a crash, or for an account that never came
+	// to be. The entry is all that it needs.
+	Revoke(ctx context.Context, entry Entry) error
+}
+
+// ErrNotMade is wrapped by an error of Issue that is certain to have left
+// nothing at the target.
+var ErrNotMade = errors.New("account was not made")
+
+// ErrGone is wrapped by an error of Renew that found no such account.
+var ErrGone = errors.New("account is gone")
+
+// Order is what an account is made for.
+type Order struct {
+	Grant     string // the grant's id
+	Job       string // the job's id
+	JobName   string
+	Node      string
+	Principal policy.Principal
+	Target    *policy.Target
+}
+
+// Plan is an account as it is going to be.
+type Plan struct {
+	Account Account
+	// TTL is how long the account lives unless it is renewed.
+	TTL time.Duration
+}
+
+// Account names an account at a target, with what it takes to remove it when
+// the target's document is long gone.
+type Account struct {
+	Name string `json:"name"`
+	// AdminFile is where the issuer's own access to the target is.
+	AdminFile string `json:"adminFile"`
+	// Heir is the account that gets what this one leaves behind, if any.
+	Heir string `json:"heir,omitempty"`
+}
+
+// Entry is one line of the ledger.
+type Entry struct {
+	ID      string    `json:"id"` // the grant's
+	Kind    string    `json:"kind"`
+	Account Account   `json:"account"`
+	Target  string    `json:"target"` // name of its document
+	Job     string    `json:"job"`
+	Created time.Time `json:"created"`
+	Expires time.Time `json:"expires"`
+	State   State     `json:"state"`
+	Why     string    `json:"why,omitempty"` // of the revocation, once it is due
+}
+
+// State is how far an entry has come.
+type State string
+
+// The states. An account may exist at the target in each of them.
+const (
+	StateIssuing  State = "issuing"
+	StateIssued   State = "issued"
+	StateRevoking State = "revoking"
+)
+
+// kindOf is the kind of credential that a target's document asks for.
+func kindOf(spec policy.CredentialSpec) string {
+	if spec.PostgresRole != nil {
+		return "postgresRole"
+	}
+	return ""
+}
