@@ -384,19 +384,30 @@ func premade(args []string) (answer, error) {
 	return answer{}, sendRaw4(fd, to, "plain")
 }
 
-// late connects a datagram socket, says so on stdout, waits for a line on stdin, and sends.
+// late makes a socket, says so on stdout, waits for a byte on stdin, and sends: "address
+// kind", where kind is udp (connected before), or one of rawPacket's.
 func late(args []string) (answer, error) {
-	family, sa := sockaddr(netip.MustParseAddrPort(args[0]))
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM, 0)
+	to := netip.MustParseAddrPort(args[0])
+	family, sa := sockaddr(to)
+	socketType, protocol := unix.SOCK_RAW, unix.IPPROTO_RAW
+	if args[1] == "udp" {
+		socketType, protocol = unix.SOCK_DGRAM, unix.IPPROTO_UDP
+	}
+	fd, err := unix.Socket(family, socketType, protocol)
 	if err != nil {
 		return answer{}, err
 	}
-	if err := unix.Connect(fd, sa); err != nil {
-		return answer{}, err
+	if args[1] == "udp" {
+		if err := unix.Connect(fd, sa); err != nil {
+			return answer{}, err
+		}
 	}
-	fmt.Println("connected")
+	fmt.Println("ready")
 	if _, err := os.Stdin.Read(make([]byte, 1)); err != nil {
 		return answer{}, err
+	}
+	if args[1] != "udp" {
+		return answer{}, sendRaw4(fd, to, args[1])
 	}
 	_, err = unix.Write(fd, []byte("x"))
 	return answer{}, err

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // Without the daemon a planner is refused, whatever it tries and whoever took the
@@ -192,6 +193,26 @@ func TestCanary(t *testing.T) {
 	options.PinDir = t.TempDir() // on no bpffs
 	if _, err := Open(context.Background(), options); !errors.Is(err, ErrPins) {
 		t.Errorf("pins on no bpffs: %v, want ErrPins", err)
+	}
+}
+
+// Pins at the usual place get the bpffs that they need.
+func TestMountsBPFFS(t *testing.T) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(bpffs, &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Type == unix.BPF_FS_MAGIC { // the host's; only this mount namespace loses it
+		if err := unix.Unmount(bpffs, unix.MNT_DETACH); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, err := openPinDir(bpffs + "/chaperone-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(p.remove(), p.close(), unix.Unmount(bpffs, 0)); err != nil {
+		t.Error(err)
 	}
 }
 

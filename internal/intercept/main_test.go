@@ -87,7 +87,7 @@ func furnish() error {
 			return err
 		}
 		addr.Flags = unix.IFA_F_NODAD
-		if err := netlink.AddrAdd(lo, addr); err != nil {
+		if err := netlink.AddrReplace(lo, addr); err != nil {
 			return fmt.Errorf("add %s to lo: %w", a, err)
 		}
 	}

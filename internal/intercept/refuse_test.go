@@ -185,46 +185,74 @@ func TestSocketsFromBefore(t *testing.T) {
 	}
 }
 
-// A socket that was connected before its destination was captured sends no more.
-func TestConnectedBeforeCapture(t *testing.T) {
-	w := newWorld(t)
-	r := w.watch()
-	cmd, _ := w.client(w.job, "late", at(target4, capturedPort))
+// runLate runs the action "late", and between whatever comes between its socket and
+// its packet.
+func (w *world) runLate(cgroup, to, kind string, between func()) answer {
+	w.t.Helper()
+	cmd, _ := w.client(cgroup, "late", to, kind)
 	cmd.Stdout = nil
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	lines := bufio.NewScanner(stdout)
-	if !lines.Scan() || lines.Text() != "connected" {
-		t.Fatalf("client said %q, want to be connected", lines.Text())
+	if !lines.Scan() || lines.Text() != "ready" {
+		w.t.Fatalf("client said %q, want to be ready", lines.Text())
 	}
-	w.captureTarget()
+	between()
 	if _, err := stdin.Write([]byte("\n")); err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	var got answer
 	lines.Scan()
 	if err := json.Unmarshal(lines.Bytes(), &got); err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	if err := cmd.Wait(); err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	wantError(t, got, "EPERM")
+	return got
+}
+
+// A socket that was connected before its destination was captured sends no more.
+func TestConnectedBeforeCapture(t *testing.T) {
+	w := newWorld(t)
+	r := w.watch()
+	to := at(target4, capturedPort)
+	wantError(t, w.runLate(w.job, to, "udp", w.captureTarget), "EPERM")
 	b := r.next(t, DroppedTarget)
-	if b.Workload != w.jobID || b.Hook != "egress" || b.Socket != "udp" || b.Destination != netip.MustParseAddrPort(at(target4, capturedPort)) {
+	if b.Workload != w.jobID || b.Hook != "egress" || b.Socket != "udp" || b.Destination != netip.MustParseAddrPort(to) {
 		t.Errorf("report %+v, want a UDP packet of the planner to the target", b)
 	}
 	if n := w.target.datagrams.Load(); n != 0 {
 		t.Errorf("%d datagrams reached the target", n)
+	}
+}
+
+// Of a planner no packet passes whose port can't be told, when any could be captured.
+func TestPlannersUnreadablePackets(t *testing.T) {
+	w := newWorld(t)
+	w.capture(Capture{Port: capturedPort, Action: Redirect})
+	for _, kind := range []string{"fragment", "options", "unknown"} {
+		if err := w.i.Withdraw(w.jobID); err != nil {
+			t.Fatal(err)
+		}
+		got := w.runLate(w.job, at(alias4, otherPort), kind, func() {
+			if _, err := w.i.Enroll(w.job); err != nil {
+				t.Fatal(err)
+			}
+		})
+		wantError(t, got, "EPERM")
+	}
+	if n := w.stats()[DroppedUnreadable]; n != 3 {
+		t.Errorf("%d unreadable packets were dropped, want 3", n)
 	}
 }
 
