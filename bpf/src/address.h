@@ -59,9 +59,14 @@ static __always_inline const struct config *configuration(void)
  */
 static __always_inline bool maybe_captured(const struct config *c, __be16 port)
 {
-	__u16 p = bpf_ntohs(port);
+	__u32 p = bpf_ntohs(port);
 
-	return c->any & ANY_PORT || c->ports[p >> 6] & 1ULL << (p & 63);
+	/*
+	 * A byte swap is any number to the verifier of older kernels, and clang, which
+	 * knows better, would leave the mask out.
+	 */
+	barrier_var(p);
+	return c->any & ANY_PORT || c->ports[p >> 6 & 1023] & 1ULL << (p & 63);
 }
 
 /* The capture for a normalised destination: the most specific, or NULL. */

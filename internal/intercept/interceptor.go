@@ -125,7 +125,10 @@ func (i *Interceptor) load() error {
 	err = spec.LoadAndAssign(&i.objects, &ebpf.CollectionOptions{
 		Maps: ebpf.MapOptions{PinPath: i.pins.maps()},
 	})
+	var refused *ebpf.VerifierError
 	switch {
+	case errors.As(err, &refused): // wraps EACCES too
+		return fmt.Errorf("load kernel programs: this kernel's verifier refuses them: %w", err)
 	case errors.Is(err, ebpf.ErrMapIncompatible):
 		return fmt.Errorf("the maps pinned at %s are of another build; detach them first, with no planner running: %w", i.pins.maps(), err)
 	case errors.Is(err, os.ErrPermission):
