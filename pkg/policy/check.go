@@ -61,8 +61,21 @@ func (d *document) checkOptionalFile(at, file string) {
 	}
 }
 
+// maxItems bounds each list of a document.
+const maxItems = 1000
+
+func (d *document) checkLength(at string, n int) (ok bool) {
+	if n > maxItems {
+		d.errorf(at, "has more than %d items", maxItems)
+	}
+	return n <= maxItems
+}
+
 // checkList wants a list without empty or repeated items.
 func (d *document) checkList(at string, items []string) {
+	if !d.checkLength(at, len(items)) {
+		return
+	}
 	for i, item := range items {
 		switch {
 		case strings.TrimSpace(item) == "":

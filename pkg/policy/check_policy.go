@@ -16,6 +16,7 @@ func (d *document) checkPolicy(p *PolicySpec) {
 	if len(p.Rules) == 0 {
 		d.errorf("spec.rules", "needs at least one rule")
 	}
+	d.checkLength("spec.rules", len(p.Rules))
 	names := map[string]bool{}
 	for i := range p.Rules {
 		r, at := &p.Rules[i], fmt.Sprintf("spec.rules[%d]", i)
@@ -90,6 +91,7 @@ func (d *document) checkMask(m *MaskSpec) {
 	if len(m.Columns) == 0 && len(m.Detect) == 0 {
 		d.errorf("spec", "masks nothing; it needs columns or detect")
 	}
+	d.checkLength("spec.columns", len(m.Columns))
 	for i := range m.Columns {
 		d.checkColumn(fmt.Sprintf("spec.columns[%d]", i), &m.Columns[i])
 	}

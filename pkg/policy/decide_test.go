@@ -3,6 +3,7 @@ package policy_test
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -186,7 +187,7 @@ func TestEvaluationIsBounded(t *testing.T) {
 	for i := range tables {
 		tables[i] = fmt.Sprintf("public.t%d", i)
 	}
-	st := &policy.Statement{Kind: "SELECT", Text: strings.Repeat("x", 16<<20), Tables: tables}
+	st := &policy.Statement{Kind: "SELECT", Text: strings.Repeat("x", 4<<20), Tables: tables}
 	for _, when := range []string{
 		"statement.tables.all(a, statement.tables.exists(b, a == b))",
 		"statement.text.matches('(a|b|x)*(x|a|b)*y')",
@@ -227,4 +228,31 @@ func TestPrincipalSelect(t *testing.T) {
 			t.Errorf("%+v matches %s@%s: %t", test.sel, test.who.Subject, test.who.Issuer, got)
 		}
 	}
+}
+
+// Sessions of one job share what was bound for it.
+func TestBoundIsShared(t *testing.T) {
+	bound := mustParse(t, aTarget, rules("p",
+		"read: allow: statement.tables.all(t, t.matches('^public[.]')) && now.getHours('Europe/Berlin') == 14",
+		"many: deny: size(statement.tables) > 3",
+	)).Bind(planner, job, orders)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			st := &policy.Statement{Kind: "SELECT"}
+			for n := range i {
+				st.Tables = append(st.Tables, fmt.Sprintf("public.t%d", n))
+			}
+			want := policy.Allow
+			if i > 3 {
+				want = policy.Deny
+			}
+			for range 50 {
+				if d := bound.Statement(noon, policy.SessionFacts{}, st); d.Action != want {
+					t.Errorf("%d tables are decided as %+v", i, d)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

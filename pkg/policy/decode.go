@@ -85,6 +85,15 @@ func (d *document) decode(n *yaml.Node, v reflect.Value, path string) {
 		d.errorf(path, "is empty; give it a value or remove it")
 		return
 	}
+	if v.Kind() == reflect.Interface {
+		var free any
+		if err := n.Decode(&free); err != nil || free == nil {
+			d.errorf(path, "can't be read")
+			return
+		}
+		v.Set(reflect.ValueOf(free))
+		return
+	}
 	if n.Kind == yaml.ScalarNode {
 		d.decodeScalar(n, v, path)
 		return
@@ -114,7 +123,7 @@ func (d *document) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
 	d.eachKey(n, path, func(key, value *yaml.Node, at string) {
 		index, known := fields[key.Value]
 		if known {
-			d.decode(value, v.Field(index), at)
+			d.decode(value, v.FieldByIndex(index), at)
 			return
 		}
 		if hint, ok := unsupported(v.Type(), key.Value); ok {
@@ -243,12 +252,14 @@ func describe(t reflect.Type) string {
 	}
 }
 
-// fieldsOf maps the names of a struct's fields in YAML to their indexes.
-func fieldsOf(t reflect.Type) map[string]int {
-	fields := make(map[string]int, t.NumField())
-	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
-		fields[name] = i
+// fieldsOf maps the names of a struct's fields in YAML to where they are.
+// Fields without such a name are not read from documents.
+func fieldsOf(t reflect.Type) map[string][]int {
+	fields := make(map[string][]int, t.NumField())
+	for _, f := range reflect.VisibleFields(t) {
+		if name, _, _ := strings.Cut(f.Tag.Get("yaml"), ","); name != "" {
+			fields[name] = f.Index
+		}
 	}
 	return fields
 }

@@ -20,6 +20,7 @@ import (
 // Bounds of what is loaded.
 const (
 	maxFileBytes = 1 << 20
+	maxBytes     = 16 << 20
 	maxFiles     = 1000
 	maxDocuments = 1000
 )
@@ -29,8 +30,8 @@ const (
 // is valid; otherwise the error is an [Errors] of all that is wrong, or wraps
 // [ErrNoDocuments].
 //
-// Files hold at most 1 MiB each, and a folder at most 1000 files and 1000
-// documents.
+// Files hold at most 1 MiB each, and a folder at most 1000 files, 1000
+// documents and 16 MiB.
 func Load(dir string) (*Set, error) {
 	return loadFS(os.DirFS(dir), dir)
 }
@@ -48,7 +49,7 @@ func Parse(name string, data []byte) (*Set, error) {
 }
 
 func loadFS(fsys fs.FS, dir string) (*Set, error) {
-	names, err := documentFiles(fsys)
+	names, err := yamlFiles(fsys, false)
 	if err != nil {
 		return nil, fmt.Errorf("can't read the policy folder %s: %w", dir, err)
 	}
@@ -65,9 +66,9 @@ func loadFS(fsys fs.FS, dir string) (*Set, error) {
 	return l.finish(dir)
 }
 
-// documentFiles lists the files to load, sorted. It follows symbolic links,
-// as the files of a mounted ConfigMap are.
-func documentFiles(fsys fs.FS) ([]string, error) {
+// yamlFiles lists the files to load, or those of test cases, sorted. It
+// follows symbolic links, as the files of a mounted ConfigMap are.
+func yamlFiles(fsys fs.FS, tests bool) ([]string, error) {
 	entries, err := fs.ReadDir(fsys, ".")
 	if err != nil {
 		return nil, err
@@ -75,7 +76,7 @@ func documentFiles(fsys fs.FS) ([]string, error) {
 	var names []string
 	for _, e := range entries {
 		name := e.Name()
-		if strings.HasPrefix(name, ".") || !isYAML(name) || isTestFile(name) {
+		if strings.HasPrefix(name, ".") || !isYAML(name) || isTestFile(name) != tests {
 			continue
 		}
 		if info, err := fs.Stat(fsys, name); err == nil && info.IsDir() {
@@ -84,7 +85,7 @@ func documentFiles(fsys fs.FS) ([]string, error) {
 		names = append(names, name)
 	}
 	if len(names) > maxFiles {
-		return nil, fmt.Errorf("it holds more than %d documents' files", maxFiles)
+		return nil, fmt.Errorf("it holds more than %d such files", maxFiles)
 	}
 	slices.Sort(names)
 	return names, nil
@@ -131,8 +132,8 @@ func plain(err error) string {
 // loader gathers the documents of a set.
 type loader struct {
 	errs      Errors
+	bytes     int
 	count     int
-	rules     *compiler
 	names     map[string]place // of each "kind/name"
 	files     map[string]string
 	nodes     []located[Node]
@@ -153,36 +154,47 @@ func newLoader() *loader {
 	return &loader{names: map[string]place{}, files: map[string]string{}}
 }
 
-// file reads one file's documents. It stops at the first that isn't YAML,
-// since nothing is known of where the next begins.
+// file reads one file's documents.
 func (l *loader) file(name string, data []byte) {
-	fail := func(line int, message string) {
-		l.errs = append(l.errs, &DocumentError{File: name, Line: line, Message: message})
-	}
-	if len(data) > maxFileBytes {
-		fail(0, fmt.Sprintf("the file is larger than %d bytes; split it", maxFileBytes))
+	if l.bytes += len(data); l.bytes > maxBytes {
+		l.errs = append(l.errs, &DocumentError{File: name, Message: fmt.Sprintf("the files up to this one hold more than %d bytes", maxBytes)})
 		return
 	}
+	roots, err := yamlDocuments(name, data)
+	for _, root := range roots {
+		if l.count++; l.count > maxDocuments {
+			err = &DocumentError{File: name, Line: root.Line, Message: fmt.Sprintf("there are more than %d documents", maxDocuments)}
+			break
+		}
+		l.document(name, root)
+	}
+	if err != nil {
+		l.errs = append(l.errs, err)
+	}
+}
+
+// yamlDocuments reads the YAML documents of a file, without those that hold
+// nothing but comments. It stops at the first that isn't YAML, since nothing
+// is known of where the next begins.
+func yamlDocuments(name string, data []byte) ([]*yaml.Node, *DocumentError) {
+	if len(data) > maxFileBytes {
+		return nil, &DocumentError{File: name, Message: fmt.Sprintf("the file is larger than %d bytes; split it", maxFileBytes)}
+	}
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	var roots []*yaml.Node
 	for {
 		var root yaml.Node
 		err := decoder.Decode(&root)
 		if errors.Is(err, io.EOF) {
-			return
+			return roots, nil
 		}
 		if err != nil {
 			line, message := yamlError(err)
-			fail(line, "is no valid YAML: "+message)
-			return
+			return roots, &DocumentError{File: name, Line: line, Message: "is no valid YAML: " + message}
 		}
-		if root.Kind != yaml.DocumentNode || len(root.Content) != 1 || root.Content[0].ShortTag() == "!!null" {
-			continue // nothing but comments
+		if root.Kind == yaml.DocumentNode && len(root.Content) == 1 && root.Content[0].ShortTag() != "!!null" {
+			roots = append(roots, root.Content[0])
 		}
-		if l.count++; l.count > maxDocuments {
-			fail(root.Line, fmt.Sprintf("there are more than %d documents", maxDocuments))
-			return
-		}
-		l.document(name, root.Content[0])
 	}
 }
 

@@ -207,6 +207,9 @@ func TestRefusedDocuments(t *testing.T) {
 		{"no rules", inPolicy(`    - {name: read, when: "statement.readOnly", then: allow}`, "    []"), []string{
 			"bad.yaml:7: spec.rules: needs at least one rule",
 		}},
+		{"a list without end", inPolicy("[orders-db]", "["+strings.Repeat("orders-db, ", 1001)+"]"), []string{
+			"bad.yaml:6: spec.targets: has more than 1000 items",
+		}},
 		{"two rules of one name", rule("{name: r, when: 'true', then: deny}\n    - {name: r, when: 'true', then: deny}"), []string{
 			`bad.yaml:9: spec.rules[1].name: another rule of this policy is named "r"`,
 		}},
@@ -356,5 +359,19 @@ func TestRefusedDocuments(t *testing.T) {
 				t.Error("the error holds a secret")
 			}
 		})
+	}
+}
+
+// However much is wrong, a reader and an event can take what is said of it.
+func TestErrorsAreBounded(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(head + "kind: Policy\nmetadata: {name: p}\nspec:\n  principals: {subjects: ['*']}\n  targets: ['*']\n  rules:\n")
+	for range 900 {
+		b.WriteString("    - {}\n")
+	}
+	_, err := policy.Parse("bad.yaml", []byte(b.String()))
+	messages := policy.Messages(err)
+	if len(messages) != 100 || !strings.HasSuffix(messages[99], "and more errors from here on; correct these first") {
+		t.Errorf("%d errors, the last of them %q", len(messages), messages[len(messages)-1])
 	}
 }
