@@ -30,7 +30,7 @@ type Set struct {
 	Workloads         []*Workload
 	IdentityProviders []*IdentityProvider
 	Policies          []*Policy
-	Masks             []*Mask
+	Masks             []Mask
 
 	compiled []compiledPolicy     // one per policy, in the same order
 	facts    map[string]*factType // by variable
@@ -49,7 +49,9 @@ func (l *loader) set() (*Set, error) {
 	s.Workloads = sortedDocs(l.workloads, func(w *Workload) string { return w.Metadata.Name })
 	s.IdentityProviders = sortedDocs(l.providers, func(p *IdentityProvider) string { return p.Metadata.Name })
 	s.Policies = sortedDocs(l.policies, func(p *Policy) string { return p.Metadata.Name })
-	s.Masks = sortedDocs(l.masks, func(m *Mask) string { return m.Metadata.Name })
+	for _, m := range sortedDocs(l.masks, func(m *Mask) string { return m.Metadata.Name }) {
+		s.Masks = append(s.Masks, *m)
+	}
 	if len(l.policies) > 0 {
 		compiler, err := newCompiler()
 		if err != nil {
