@@ -254,11 +254,10 @@ func (b *backend) dataRow(size int) error {
 		}
 		s := b.current.portal.statement
 		if s.fields == nil {
-			// Rules (CREATE RULE … DO ALSO SELECT) can do that.
+			// No server does that. What can't be told apart can't be covered.
 			err := b.withhold(&Refusal{
 				Reason: event.ReasonMaskUntraceable, SQLState: "0A000",
 				Message: "the statement returns rows that the server didn't describe",
-				Detail:  "What can't be told apart can't be covered.",
 			})
 			if err != nil {
 				return err

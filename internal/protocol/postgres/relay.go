@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"runtime/debug"
 	"time"
 
@@ -205,9 +207,14 @@ func cutOff(ctx context.Context) *Refusal {
 // finish says goodbye to both sides.
 func (r *relay) finish(ctx context.Context, end ending) Result {
 	result, tell := r.explain(end)
-	r.finishCommands(ctx)
-	r.finishUpstream(end)
-	r.finishClient(result.Reason, tell)
+	running := r.finishCommands()
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		r.finishClient(result.Reason, tell)
+	}()
+	r.finishUpstream(ctx, end, running)
+	<-told
 	result.BytesIn, result.BytesOut = r.front.in.total, r.back.out.total
 	return result
 }
@@ -232,7 +239,9 @@ func (r *relay) explain(end ending) (result Result, tell *Refusal) {
 	}
 }
 
-func (r *relay) finishCommands(ctx context.Context) {
+// finishCommands ends the commands that had no answer, and reports whether
+// there were any that the server may still run.
+func (r *relay) finishCommands() (running bool) {
 	unfinished := r.ledger.drain()
 	for i, c := range unfinished {
 		var o Outcome
@@ -242,18 +251,29 @@ func (r *relay) finishCommands(ctx context.Context) {
 		o.Unfinished = true
 		c.End(o)
 	}
-	if len(unfinished) > 0 && !r.back.goodbye {
-		r.cancelUpstream(ctx)
-	}
+	return len(unfinished) > 0 && !r.back.goodbye
 }
 
-func (r *relay) finishUpstream(end ending) {
+// finishUpstream closes the server's side. A server finds out that its client
+// is gone only when it next writes, so what runs is cancelled first: more than
+// once, for a request that comes before the query has begun has no effect.
+func (r *relay) finishUpstream(ctx context.Context, end ending, running bool) {
+	defer r.up.Close()
 	if !r.front.out.middle && !errors.Is(end.err, errTerminate) {
-		// It is only polite: the server notices the close as well.
 		r.up.conn.SetWriteDeadline(time.Now().Add(lingerTime))
 		r.up.conn.Write(appendMessage(nil, msgTerminate))
 	}
-	r.up.Close()
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cancelTimeout)
+	defer stop()
+	for pause := 50 * time.Millisecond; running && ctx.Err() == nil; pause *= 2 {
+		if r.up.Cancel(ctx) != nil {
+			return // closing is all that is left
+		}
+		// Once it is idle it reads Terminate, and closes.
+		r.up.conn.SetReadDeadline(time.Now().Add(pause))
+		_, err := io.Copy(io.Discard, r.up.conn)
+		running = errors.Is(err, os.ErrDeadlineExceeded)
+	}
 }
 
 func (r *relay) finishClient(reason string, tell *Refusal) {

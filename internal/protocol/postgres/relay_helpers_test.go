@@ -251,14 +251,12 @@ func certificate(t testing.TB, names ...string) *tls.Certificate {
 // testSession denies what holds "forbidden", refuses to prepare what holds
 // "unreadable", covers columns named ssn and the word "topsecret" in texts.
 type testSession struct {
-	mu      sync.Mutex
-	log     []string  // texts that were begun, "DENY text" when denied
-	ends    []Outcome // with the Tags copied
-	params  []string
-	blind   bool // rows aren't inspected
-	hold    chan struct{}
-	refuse  *Refusal // for the rows
-	started chan string
+	mu     sync.Mutex
+	log    []string  // texts that were begun, "DENY text" when denied
+	ends   []Outcome // with the Tags copied
+	params []string
+	blind  bool     // rows aren't inspected
+	refuse *Refusal // for the rows
 }
 
 type testPrepared struct {
@@ -308,9 +306,6 @@ func (s *testSession) Begin(ctx context.Context, p Prepared, params Params) (Com
 			typ = params.Types[i]
 		}
 		s.params = append(s.params, fmt.Sprintf("%d:%s", typ, v))
-	}
-	if s.started != nil {
-		s.started <- text
 	}
 	return &testCommand{s: s}, nil
 }
