@@ -42,6 +42,7 @@ type Options struct {
 type Interceptor struct {
 	log      zerolog.Logger
 	port     uint16
+	root     cgroupRoot
 	ancestor cgroup
 	own      cgroup // this process's
 	pins     *pinDir
@@ -77,14 +78,14 @@ func Open(ctx context.Context, o Options) (*Interceptor, error) {
 }
 
 func (i *Interceptor) open(ctx context.Context, o Options) error {
-	root, err := findCgroupRoot()
-	if err != nil {
+	var err error
+	if i.root, err = findCgroupRoot(); err != nil {
 		return err
 	}
-	if i.ancestor, err = root.make(o.Ancestor); err != nil {
+	if i.ancestor, err = i.root.make(o.Ancestor); err != nil {
 		return err
 	}
-	if i.own, err = root.enter(i.ancestor); err != nil {
+	if i.own, err = i.root.enter(i.ancestor); err != nil {
 		return err
 	}
 	if i.pins, err = openPinDir(o.PinDir); err != nil {

@@ -64,11 +64,7 @@ func (i *Interceptor) Enroll(path string) (id uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	root, err := findCgroupRoot()
-	if err != nil {
-		return 0, err
-	}
-	switch depth := 1 + strings.Count(strings.TrimPrefix(path, string(root)+"/"), "/"); {
+	switch depth := 1 + strings.Count(strings.TrimPrefix(path, string(i.root)+"/"), "/"); {
 	case !below(i.ancestor.path, path):
 		return 0, fmt.Errorf("%w: %s is not below %s", ErrCgroup, path, i.ancestor.path)
 	case path == i.own.path || below(path, i.own.path):

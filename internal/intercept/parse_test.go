@@ -58,6 +58,7 @@ func TestStartTicks(t *testing.T) {
 		{"7 (a) S (b) 99" + ")" + tail, 4242, true},
 		{"7 (psql) S 1 2", 0, false},
 		{"7 psql S 1 2", 0, false},
+		{"7 (psql)" + strings.Replace(tail, "4242", "99999999999999999999", 1), 0, false},
 		{"", 0, false},
 	} {
 		if got, ok := startTicks([]byte(c.stat)); got != c.want || ok != c.ok {

@@ -80,7 +80,10 @@ func startTicks(stat []byte) (ticks uint64, ok bool) {
 		return 0, false
 	}
 	ticks, err := strconv.ParseUint(fields[start], 10, 64)
-	return ticks, err == nil
+	if err != nil {
+		return 0, false
+	}
+	return ticks, true
 }
 
 // text is a C string.

@@ -85,7 +85,8 @@ func newWorld(t testing.TB) *world {
 		}
 	}
 	w.target = newTarget(t)
-	t.Setenv(roleVar, "client") // of all that is started from here
+	t.Setenv(roleVar, "client")             // of all that is started from here
+	t.Setenv("GORACE", "atexit_sleep_ms=0") // else each would wait a second for reports
 	t.Cleanup(func() {
 		if w.i != nil {
 			w.stop()
