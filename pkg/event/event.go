@@ -92,16 +92,22 @@ func NewWithID(id string, o Origin, at time.Time, data Data) (Event, error) {
 			return Event{}, fmt.Errorf("event %s: %w", data.EventType(), err)
 		}
 	}
+	return Envelope(id, o, at, data.EventType(), body), nil
+}
+
+// Envelope is [NewWithID] for a payload that was encoded before. The body is
+// kept, not copied.
+func Envelope(id string, o Origin, at time.Time, t Type, body json.RawMessage) Event {
 	return Event{
 		SpecVersion:     SpecVersion,
 		ID:              id,
 		Source:          "/" + o.Cluster + "/" + o.Node,
-		Type:            typePrefix + string(data.EventType()) + typeSuffix,
+		Type:            typePrefix + string(t) + typeSuffix,
 		Subject:         o.Subject,
 		Time:            at.UTC(),
 		DataContentType: "application/json",
 		Data:            body,
-	}, nil
+	}
 }
 
 // Kind returns the catalogue type of the event, or "" if it is none.

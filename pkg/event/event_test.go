@@ -101,7 +101,7 @@ func TestCommandJSONIsWhatTheEncoderSays(t *testing.T) {
 		c := event.Command{Session: text, Seq: 1 << 60, Text: text, Cut: true, Digest: text,
 			Parsed:   event.Parsed{Kinds: []string{text, "x"}, DDL: true, Tables: []string{text}, Functions: []string{text}},
 			Decision: text, Policy: text, Rule: text, Message: text, Rows: 1, Bytes: 2, Tag: text, SQLState: text, Error: text,
-			Duration: -5, Unfinished: true}
+			Duration: -5, Unfinished: true, Skipped: true, Parameters: []string{text, "x"}}
 		for _, c := range []event.Command{c, {Text: text}} {
 			fast := c.AppendJSON(nil)
 			slow, err := json.Marshal(c)
@@ -120,6 +120,10 @@ func TestCommandJSONIsWhatTheEncoderSays(t *testing.T) {
 			}
 			if i := strings.IndexFunc(string(fast), func(r rune) bool { return r < 0x20 || r >= 0x7f && r < 0xa0 }); i >= 0 {
 				t.Errorf("text %q: control character left at %d of %q", text, i, fast)
+			}
+			joined, ok := event.JoinJSON(nil, c.AppendRequestJSON(nil), c.AppendOutcomeJSON(nil))
+			if !ok || string(joined) != string(fast) {
+				t.Errorf("joined %s, want %s", joined, fast)
 			}
 			var o, want event.Command
 			if err := json.Unmarshal(c.AppendOutcomeJSON(nil), &o); err != nil {

@@ -1,6 +1,7 @@
 package event
 
 import (
+	"bytes"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -15,18 +16,27 @@ import (
 
 // AppendJSON appends the command as a JSON object.
 func (c *Command) AppendJSON(b []byte) []byte {
+	b = c.AppendRequestJSON(b)
+	return append(c.appendOutcome(append(b[:len(b)-1], ',')), '}')
+}
+
+// AppendRequestJSON appends an object that holds all but how the command went:
+// what is known before it runs.
+func (c *Command) AppendRequestJSON(b []byte) []byte {
 	b = appendString(append(b, `{"session":`...), c.Session)
 	b = strconv.AppendUint(append(b, `,"seq":`...), c.Seq, 10)
 	b = appendString(append(b, `,"text":`...), c.Text)
 	b = appendTrue(b, `,"cut":true`, c.Cut)
+	if len(c.Parameters) > 0 {
+		b = appendStrings(append(b, `,"parameters":`...), c.Parameters)
+	}
 	b = appendString(append(b, `,"digest":`...), c.Digest)
 	b = c.Parsed.appendJSON(append(b, `,"parsed":`...))
 	b = appendString(append(b, `,"decision":`...), c.Decision)
 	b = appendNonEmpty(b, `,"policy":`, c.Policy)
 	b = appendNonEmpty(b, `,"rule":`, c.Rule)
 	b = appendNonEmpty(b, `,"message":`, c.Message)
-	b = append(c.appendOutcome(append(b, ',')), '}')
-	return b
+	return append(b, '}')
 }
 
 // AppendOutcomeJSON appends an object that holds only the session, the number
@@ -35,15 +45,29 @@ func (c *Command) AppendJSON(b []byte) []byte {
 func (c *Command) AppendOutcomeJSON(b []byte) []byte {
 	b = appendString(append(b, `{"session":`...), c.Session)
 	b = strconv.AppendUint(append(b, `,"seq":`...), c.Seq, 10)
-	b = append(c.appendOutcome(append(b, ',')), '}')
-	return b
+	return append(c.appendOutcome(append(b, ',')), '}')
+}
+
+// JoinJSON appends the object that AppendJSON would have, given what
+// AppendRequestJSON and AppendOutcomeJSON made of the same command. It reports
+// false, and appends nothing, if they are not of that form.
+func JoinJSON(b, request, outcome []byte) ([]byte, bool) {
+	// A quote inside a JSON string is escaped, so the member's name can be
+	// nowhere but at its place.
+	_, tail, ok := bytes.Cut(outcome, []byte(`,"rows":`))
+	if !ok || len(request) < 2 || request[len(request)-1] != '}' {
+		return b, false
+	}
+	b = append(b, request[:len(request)-1]...)
+	b = append(b, `,"rows":`...)
+	return append(b, tail...), true
 }
 
 // SetOutcome copies how the command went from o.
 func (c *Command) SetOutcome(o *Command) {
 	c.Rows, c.Bytes, c.Tag = o.Rows, o.Bytes, o.Tag
 	c.SQLState, c.Error = o.SQLState, o.Error
-	c.Duration, c.Unfinished = o.Duration, o.Unfinished
+	c.Duration, c.Unfinished, c.Skipped = o.Duration, o.Unfinished, o.Skipped
 }
 
 func (c *Command) appendOutcome(b []byte) []byte {
@@ -53,7 +77,8 @@ func (c *Command) appendOutcome(b []byte) []byte {
 	b = appendNonEmpty(b, `,"sqlstate":`, c.SQLState)
 	b = appendNonEmpty(b, `,"error":`, c.Error)
 	b = strconv.AppendInt(append(b, `,"durationNs":`...), int64(c.Duration), 10)
-	return appendTrue(b, `,"unfinished":true`, c.Unfinished)
+	b = appendTrue(b, `,"unfinished":true`, c.Unfinished)
+	return appendTrue(b, `,"skipped":true`, c.Skipped)
 }
 
 func (p *Parsed) appendJSON(b []byte) []byte {

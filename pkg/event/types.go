@@ -104,11 +104,14 @@ const (
 // Command is published once per statement, exec or request, when it is over
 // or was refused.
 type Command struct {
-	Session    string        `json:"session"`
-	Seq        uint64        `json:"seq"`           // counts from 1 in its session
-	Text       string        `json:"text"`          // secrets covered; cut at MaxText bytes
-	Cut        bool          `json:"cut,omitempty"` // Text was cut
-	Digest     string        `json:"digest"`        // hex SHA-256 of the full text as sent
+	Session string `json:"session"`
+	Seq     uint64 `json:"seq"`           // counts from 1 in its session
+	Text    string `json:"text"`          // secrets covered; cut at MaxText bytes
+	Cut     bool   `json:"cut,omitempty"` // Text was cut
+	// Parameters are the values of its parameters, secrets covered: at most 32,
+	// each cut at 256 bytes, in hex where the client sent no text.
+	Parameters []string      `json:"parameters,omitempty"`
+	Digest     string        `json:"digest"` // hex SHA-256 of the full text as sent
 	Parsed     Parsed        `json:"parsed"`
 	Decision   string        `json:"decision"`         // "allow" or "deny"
 	Policy     string        `json:"policy,omitempty"` // document that decided
@@ -121,6 +124,7 @@ type Command struct {
 	Error      string        `json:"error,omitempty"`
 	Duration   time.Duration `json:"durationNs"`
 	Unfinished bool          `json:"unfinished,omitempty"` // the session ended before the command did
+	Skipped    bool          `json:"skipped,omitempty"`    // the server never ran it: an earlier one of its batch failed
 }
 
 // MaxText is the longest command text, in bytes, that an event carries. The
