@@ -1,0 +1,108 @@
+package bus
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"chaperone.dev/chaperone/pkg/event"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nkeys"
+)
+
+// Role is a kind of client.
+type Role string
+
+// The roles that have a key on disk.
+const (
+	RoleNode    Role = "node"
+	RoleSink    Role = "sink"
+	RoleAuditor Role = "auditor"
+
+	roleAdmin Role = "admin"
+)
+
+// inbox is the prefix of a role's reply subjects, so that no role can listen
+// to what another is told.
+func inbox(r Role) string { return "_INBOX_" + string(r) }
+
+// permissions of a role. Everything that is not allowed is denied.
+func permissions(r Role, cluster, node string) *server.Permissions {
+	own := []string{inbox(r) + ".>"}
+	none := &server.SubjectPermission{Deny: []string{">"}}
+	switch r {
+	case RoleNode:
+		return &server.Permissions{
+			Publish: &server.SubjectPermission{Allow: []string{
+				"chaperone.event." + event.Token(cluster) + "." + event.Token(node) + ".>",
+				"chaperone.recording." + event.Token(cluster) + ".>",
+			}},
+			Subscribe: &server.SubjectPermission{Allow: own},
+		}
+	case RoleSink:
+		allow := []string{"$JS.API.INFO"}
+		for _, s := range []string{StreamEvents, StreamRecordings} {
+			allow = append(allow,
+				"$JS.API.STREAM.INFO."+s, "$JS.API.CONSUMER.CREATE."+s+".>", "$JS.API.CONSUMER.INFO."+s+".*",
+				"$JS.API.CONSUMER.DELETE."+s+".*", "$JS.API.CONSUMER.MSG.NEXT."+s+".*", "$JS.ACK."+s+".>")
+		}
+		return &server.Permissions{
+			Publish:   &server.SubjectPermission{Allow: allow},
+			Subscribe: &server.SubjectPermission{Allow: own},
+		}
+	case RoleAuditor:
+		return &server.Permissions{
+			Publish:   none,
+			Subscribe: &server.SubjectPermission{Allow: []string{eventSubjects}},
+		}
+	case roleAdmin:
+		return &server.Permissions{
+			Publish:   &server.SubjectPermission{Allow: []string{"$JS.API.>"}},
+			Subscribe: &server.SubjectPermission{Allow: own},
+		}
+	}
+	return &server.Permissions{Publish: none, Subscribe: none}
+}
+
+// loadKey reads a role's seed, or makes one. The file is readable by its owner
+// only.
+func loadKey(dir string, r Role) (nkeys.KeyPair, error) {
+	path := filepath.Join(dir, string(r)+".nk")
+	seed, err := os.ReadFile(path)
+	if err == nil {
+		kp, err := nkeys.FromSeed(seed)
+		if err != nil {
+			return nil, fmt.Errorf("%s holds no NKEY seed; remove it to have a new one made: %w", path, err)
+		}
+		return kp, nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("NATS key: %w", err)
+	}
+	kp, err := nkeys.CreateUser()
+	if err != nil {
+		return nil, fmt.Errorf("NATS key: %w", err)
+	}
+	if seed, err = kp.Seed(); err != nil {
+		return nil, fmt.Errorf("NATS key: %w", err)
+	}
+	if err := writeNew(path, seed); err != nil {
+		return nil, fmt.Errorf("NATS key: %w", err)
+	}
+	return kp, nil
+}
+
+// writeNew writes a file that must not exist, whole or not at all.
+func writeNew(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Link(f.Name(), path)
+}
