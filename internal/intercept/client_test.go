@@ -2,17 +2,14 @@ package intercept
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -278,83 +275,6 @@ func bindOnly(args []string) (answer, error) {
 	return answer{}, unix.Bind(fd, sa)
 }
 
-// rawPacket sends a UDP packet that is written by hand: "address kind", where kind is
-// plain, fragment (not the first), options, or unknown (a protocol without ports). The
-// socket is made here, so this is for those who may have one.
-func rawPacket(args []string) (answer, error) {
-	to := netip.MustParseAddrPort(args[0])
-	if to.Addr().Is6() {
-		return rawPacket6(to, args[1])
-	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW)
-	if err != nil {
-		return answer{}, err
-	}
-	return answer{}, sendRaw4(fd, to, args[1])
-}
-
-func sendRaw4(fd int, to netip.AddrPort, kind string) error {
-	header := 20
-	if kind == "options" {
-		header = 24
-	}
-	p := make([]byte, header+16)
-	p[0] = 0x40 | byte(header/4)
-	binary.BigEndian.PutUint16(p[2:], uint16(len(p)))
-	p[8], p[9] = 64, unix.IPPROTO_UDP
-	switch kind {
-	case "fragment":
-		binary.BigEndian.PutUint16(p[6:], 1)
-	case "unknown":
-		p[9] = 253
-	case "options":
-		copy(p[20:], []byte{1, 1, 1, 0}) // no operation, end
-	}
-	copy(p[12:], to.Addr().AsSlice())
-	copy(p[16:], to.Addr().AsSlice())
-	binary.BigEndian.PutUint16(p[header:], 7777)
-	binary.BigEndian.PutUint16(p[header+2:], to.Port())
-	binary.BigEndian.PutUint16(p[header+4:], 16)
-	_, sa := sockaddr(to)
-	return unix.Sendto(fd, p, 0, sa)
-}
-
-func rawPacket6(to netip.AddrPort, kind string) (answer, error) {
-	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_RAW)
-	if err != nil {
-		return answer{}, err
-	}
-	p := make([]byte, 40, 80)
-	p[0], p[7] = 0x60, 64
-	copy(p[8:], to.Addr().AsSlice())
-	copy(p[24:], to.Addr().AsSlice())
-	next := &p[6]
-	extensions := map[string][]byte{
-		"plain":    nil,
-		"options":  {unix.IPPROTO_UDP, 0, 1, 4, 0, 0, 0, 0},
-		"fragment": {unix.IPPROTO_UDP, 0, 0, 8, 0, 0, 0, 1},
-		"routing":  {unix.IPPROTO_UDP, 0, 4, 0, 0, 0, 0, 0},
-	}
-	switch kind {
-	case "options":
-		*next = unix.IPPROTO_DSTOPTS
-	case "fragment":
-		*next = unix.IPPROTO_FRAGMENT
-	case "routing":
-		*next = unix.IPPROTO_ROUTING
-	default:
-		*next = unix.IPPROTO_UDP
-	}
-	p = append(p, extensions[kind]...)
-	udp := make([]byte, 16)
-	binary.BigEndian.PutUint16(udp, 7777)
-	binary.BigEndian.PutUint16(udp[2:], to.Port())
-	binary.BigEndian.PutUint16(udp[4:], 16)
-	p = append(p, udp...)
-	binary.BigEndian.PutUint16(p[4:], uint16(len(p)-40))
-	return answer{}, unix.Sendto(fd, p, 0, &unix.SockaddrInet6{Addr: to.Addr().As16()})
-}
-
 func join(cgroup string) error {
 	return os.WriteFile(cgroup+"/cgroup.procs", []byte("0"), 0)
 }
@@ -422,56 +342,4 @@ func inNetns(args []string) (answer, error) {
 		return err
 	})
 	return a, err
-}
-
-// measure times connect(2): "address rounds".
-func measure(args []string) (answer, error) {
-	family, sa := sockaddr(netip.MustParseAddrPort(args[0]))
-	rounds, err := strconv.Atoi(args[1])
-	if err != nil {
-		return answer{}, err
-	}
-	took := make([]float64, 0, rounds)
-	var sum float64
-	for range rounds {
-		fd, err := unix.Socket(family, unix.SOCK_STREAM, 0)
-		if err != nil {
-			return answer{}, err
-		}
-		if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
-			return answer{}, err
-		}
-		start := time.Now()
-		err = unix.Connect(fd, sa)
-		took = append(took, float64(time.Since(start)))
-		sum += took[len(took)-1]
-		if err != nil {
-			return answer{}, err
-		}
-		unix.Close(fd)
-	}
-	slices.Sort(took)
-	return answer{P50: took[rounds/2], Mean: sum / float64(rounds)}, nil
-}
-
-// hold opens many connections and counts how they went: "address count".
-func hold(args []string) (answer, error) {
-	family, sa := sockaddr(netip.MustParseAddrPort(args[0]))
-	count, err := strconv.Atoi(args[1])
-	if err != nil {
-		return answer{}, err
-	}
-	a := answer{Counts: map[string]int{}}
-	for range count {
-		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
-		if err != nil {
-			return a, err
-		}
-		if err := unix.Connect(fd, sa); err == nil || errors.Is(err, unix.EINPROGRESS) {
-			a.Counts["started"]++
-		} else {
-			a.Counts["refused"]++
-		}
-	}
-	return a, nil
 }

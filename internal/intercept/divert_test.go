@@ -171,18 +171,33 @@ func TestRaces(t *testing.T) {
 	checkBridgeEmpty(t, w)
 }
 
-// Connections that the daemon doesn't accept leave nothing in the kernel.
-func TestAbandonedConnections(t *testing.T) {
+// A planner that floods a daemon which doesn't accept is bounded, by itself, and leaves
+// nothing in the kernel.
+func TestFlood(t *testing.T) {
 	w := newWorld(t)
 	w.captureTarget()
 	for _, l := range w.proxy {
 		l.SetDeadline(w.lastMoment()) // nobody accepts any more
 	}
 	w.serving.Wait()
-	if got := w.run(w.job, "hold", at(target4, capturedPort), "6000"); got.Counts["started"] == 0 {
-		t.Errorf("no connection was started: %v", got.Counts)
+	got := w.run(w.job, "hold", at(target4, capturedPort), "10000")
+	if got.Error != "" || got.Counts["started"] == 0 || got.Counts["refused"] == 0 {
+		t.Errorf("of 10000 connections %v, error %q; want some started and some refused", got.Counts, got.Error)
+	}
+	if n := w.stats()[RefusedBusy]; n != uint64(got.Counts["refused"]) {
+		t.Errorf("%d were counted as too many, the client had %d refused", n, got.Counts["refused"])
 	}
 	checkBridgeEmpty(t, w)
+	second := filepath.Join(w.jobs, "two")
+	if err := os.Mkdir(second, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.i.Enroll(second); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.run(second, "hold", at(target4, capturedPort), "1"); got.Counts["started"] != 1 {
+		t.Errorf("another planner: %v, want its connection started", got.Counts)
+	}
 }
 
 // checkBridgeEmpty fails when an origin is left behind in the kernel, or
