@@ -59,7 +59,6 @@ func adminConfig(path string) (*pgx.ConnConfig, error) {
 		"client_encoding":             "UTF8",
 		"lock_timeout":                "10s",
 		"statement_timeout":           "30s",
-		"row_security":                "off",
 	}
 	return config, nil
 }

@@ -28,7 +28,7 @@ type bench struct {
 	admins map[string]string // "superuser", "createrole" → file with the connection string
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t testing.TB) *bench {
 	t.Helper()
 	b := &bench{log: &safeBuffer{}, admins: map[string]string{}}
 	var err error
@@ -62,7 +62,7 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
-func secretFile(t *testing.T, content string, mode os.FileMode) string {
+func secretFile(t testing.TB, content string, mode os.FileMode) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "admin.dsn")
 	if err := os.WriteFile(path, []byte(content+"\n"), 0o600); err != nil {
@@ -74,7 +74,7 @@ func secretFile(t *testing.T, content string, mode os.FileMode) string {
 	return path
 }
 
-func (b *bench) exec(t *testing.T, database string, statements ...string) {
+func (b *bench) exec(t testing.TB, database string, statements ...string) {
 	t.Helper()
 	if err := b.Exec(t.Context(), database, statements...); err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ func (b *bench) ask(t *testing.T, database, query string, args []any, into ...an
 	}
 }
 
-func connect(t *testing.T, dsn string) *pgx.Conn {
+func connect(t testing.TB, dsn string) *pgx.Conn {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), dsn)
 	if err != nil {
@@ -114,7 +114,7 @@ func order(adminFile string, memberOf ...string) credential.Order {
 }
 
 // issue does what the manager does.
-func issue(t *testing.T, o credential.Order) (credential.Entry, credential.Secret, error) {
+func issue(t testing.TB, o credential.Order) (credential.Entry, credential.Secret, error) {
 	t.Helper()
 	plan, err := postgresrole.Issuer{}.Plan(o)
 	if err != nil {
@@ -125,7 +125,7 @@ func issue(t *testing.T, o credential.Order) (credential.Entry, credential.Secre
 	return entry, secret, err
 }
 
-func mustIssue(t *testing.T, o credential.Order) (credential.Entry, credential.Secret) {
+func mustIssue(t testing.TB, o credential.Order) (credential.Entry, credential.Secret) {
 	t.Helper()
 	entry, secret, err := issue(t, o)
 	if err != nil {
