@@ -1,0 +1,153 @@
+package mask
+
+import (
+	"fmt"
+	"slices"
+
+	"chaperone.dev/chaperone/internal/pgsql"
+	"chaperone.dev/chaperone/pkg/policy"
+)
+
+// Untraceable says that a statement's result can't be covered for certain, so
+// that the statement must not run.
+type Untraceable struct {
+	Message string // for the client
+	Err     error  // cause, may be nil
+	// Unknown is the name of a relation that the catalog doesn't have, or
+	// empty. A caller whose catalog may be old loads a new one and asks again.
+	Unknown string
+}
+
+// Error implements error.
+func (e *Untraceable) Error() string { return e.Message }
+
+// Unwrap returns the cause.
+func (e *Untraceable) Unwrap() error { return e.Err }
+
+func untraceable(format string, args ...any) *Untraceable {
+	return &Untraceable{Message: fmt.Sprintf(format, args...)}
+}
+
+// Plan is how the result of one statement is covered. It is immutable.
+type Plan struct {
+	rules    *Rules
+	coverage *coverage // nil without column masks
+	// columns of the result; meaningless if open.
+	columns []planColumn
+	// open: how many columns come isn't known, and none is fed by a masked one.
+	open      bool
+	sensitive bool
+	copyOut   bool
+}
+
+type planColumn struct {
+	name  string // expected in the RowDescription; empty: not known
+	cover *cover
+}
+
+// cover is what is done to each value of a column.
+type cover struct {
+	with  policy.Transform
+	label string
+}
+
+func coverOf(t taint) *cover {
+	if !t.any() {
+		return nil
+	}
+	return &cover{with: t.transform(), label: t.sources[0].label}
+}
+
+// Masked tells whether any column of the result is covered by a column mask.
+func (p *Plan) Masked() bool {
+	return slices.ContainsFunc(p.columns, func(c planColumn) bool { return c.cover != nil })
+}
+
+// Sensitive tells whether the statement touches a relation that has masked
+// columns. The text of its errors and notices may then quote a masked value,
+// as in «invalid input syntax for type integer: "…"» or «Failing row contains
+// (…)», and must not be shown; the SQLSTATE may.
+func (p *Plan) Sensitive() bool { return p.sensitive }
+
+// planned is what Rules remember of a statement.
+type planned struct {
+	cat  *Catalog
+	path []string
+	plan *Plan
+	err  error
+}
+
+// Plan traces the statement's output columns to their sources. searchPath is
+// the session's, without "$user" (see [SearchPath]); nil means that it isn't
+// known, and then bare names must be unique in the database.
+//
+// Errors are [*Untraceable]. Without column masks the catalog may be nil, and
+// nothing is refused but what detectors can't read.
+//
+// Results are remembered per statement for the catalog and path that it was
+// asked for last.
+func (r *Rules) Plan(stmt *pgsql.Statement, cat *Catalog, searchPath []string) (*Plan, error) {
+	if !r.NeedsCatalog() {
+		return r.planDetectors(stmt)
+	}
+	if cat == nil {
+		return nil, untraceable("the target's catalog isn't known, so nothing can be traced to masked columns")
+	}
+	if p, ok := r.plans.Get(stmt); ok && p.cat == cat && slices.Equal(p.path, searchPath) && (p.path == nil) == (searchPath == nil) {
+		return p.plan, p.err
+	}
+	plan, err := r.trace(stmt, cat, searchPath)
+	r.plans.Add(stmt, &planned{cat: cat, path: slices.Clone(searchPath), plan: plan, err: err})
+	return plan, err
+}
+
+func (r *Rules) planDetectors(stmt *pgsql.Statement) (*Plan, error) {
+	if r.detectors != 0 {
+		if err := readableCopy(stmt); err != nil {
+			return nil, err
+		}
+	}
+	return &Plan{rules: r, open: true, copyOut: stmt.Copy == pgsql.CopyOut}, nil
+}
+
+// readableCopy refuses COPY … TO STDOUT in binary format: its stream has
+// lengths in it, so that nothing found in it could be replaced.
+func readableCopy(stmt *pgsql.Statement) error {
+	if stmt.Copy != pgsql.CopyOut {
+		return nil
+	}
+	for _, o := range stmt.Tree.GetCopyStmt().Options {
+		d := o.GetDefElem()
+		if d.GetDefname() == "format" && d.GetArg().GetString_().GetSval() != "text" && d.GetArg().GetString_().GetSval() != "csv" {
+			return untraceable("COPY TO STDOUT is let through in the formats text and csv only, since its content is looked at")
+		}
+	}
+	return nil
+}
+
+func (r *Rules) trace(stmt *pgsql.Statement, cat *Catalog, searchPath []string) (*Plan, error) {
+	if r.detectors != 0 {
+		if err := readableCopy(stmt); err != nil {
+			return nil, err
+		}
+	}
+	a := &analyzer{coverage: r.coverageOf(cat), path: searchPath}
+	out, err := a.statement(stmt.Tree)
+	if err != nil {
+		return nil, err
+	}
+	if a.sideEffect != "" && a.readMasked {
+		return nil, untraceable("%s can't be called in a statement that reads masked columns", a.sideEffect)
+	}
+	p := &Plan{rules: r, coverage: a.coverage, open: out.open, sensitive: a.sensitive, copyOut: stmt.Copy == pgsql.CopyOut}
+	for _, c := range out.columns {
+		if c.taint.any() && (out.open || p.copyOut) {
+			return nil, untraceable("column %q of the result is masked, and can't be told from the others", c.name)
+		}
+		p.columns = append(p.columns, planColumn{name: c.expect, cover: coverOf(c.taint)})
+	}
+	if out.open {
+		p.columns = nil
+	}
+	return p, nil
+}

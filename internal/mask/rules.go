@@ -1,0 +1,164 @@
+package mask
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"chaperone.dev/chaperone/internal/pgsql"
+	"chaperone.dev/chaperone/pkg/policy"
+)
+
+// Rules are the masks that hold for one principal at one target. They are
+// immutable apart from their caches and safe for concurrent use. Share them
+// between the sessions of a job: the caches pay off.
+type Rules struct {
+	columns   []columnRule
+	detectors detectorSet
+	labels    [detectorCount]string // of each detector in force
+
+	views *pgsql.Parser // reads the definitions of views
+	plans *lru.Cache[*pgsql.Statement, *planned]
+
+	mu       sync.Mutex
+	coverage *coverage // of the catalog that was used last
+}
+
+// columnRule covers the columns that a pattern names.
+type columnRule struct {
+	schema, table, column string // patterns, "*" stands for any characters
+	with                  policy.Transform
+	label                 string
+}
+
+// planCacheSize bounds the plans that Rules remember.
+const planCacheSize = 1024
+
+// Compile takes the masks that hold for the principal at the target out of
+// docs. It fails on a pattern, transform or detector that it doesn't know, so
+// that nothing is ever left uncovered by a mistake.
+func Compile(docs []policy.Mask, target string, principal policy.Principal) (*Rules, error) {
+	r := &Rules{}
+	var errs []error
+	for _, d := range docs {
+		if !slices.Contains(d.Spec.Targets, target) && !slices.Contains(d.Spec.Targets, "*") {
+			continue
+		}
+		if exempt(d.Spec.Exempt, principal) {
+			continue
+		}
+		for _, c := range d.Spec.Columns {
+			rule, err := compileColumn(d.Metadata.Name, c)
+			errs = append(errs, err)
+			r.columns = append(r.columns, rule)
+		}
+		for _, name := range d.Spec.Detect {
+			i := slices.Index(detectorNames[:], name)
+			if i < 0 {
+				errs = append(errs, fmt.Errorf("mask %s: no detector is called %q", d.Metadata.Name, name))
+				continue
+			}
+			if !r.detectors.has(detector(i)) {
+				r.labels[i] = d.Metadata.Name + ": detect " + name
+			}
+			r.detectors |= 1 << i
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	if len(r.columns) > 0 {
+		r.views = pgsql.NewParser(pgsql.Options{CacheEntries: 64, CacheBytes: 4 << 20})
+		plans, err := lru.New[*pgsql.Statement, *planned](planCacheSize)
+		if err != nil {
+			return nil, fmt.Errorf("mask: plan cache: %w", err)
+		}
+		r.plans = plans
+	}
+	return r, nil
+}
+
+// Empty tells whether nothing is covered at all.
+func (r *Rules) Empty() bool { return len(r.columns) == 0 && r.detectors == 0 }
+
+// NeedsCatalog tells whether plans are made with a catalog: without column
+// masks nothing is traced.
+func (r *Rules) NeedsCatalog() bool { return len(r.columns) > 0 }
+
+func compileColumn(doc string, c policy.ColumnMask) (columnRule, error) {
+	parts := strings.Split(c.Match, ".")
+	if len(parts) != 3 || slices.Contains(parts, "") {
+		return columnRule{}, fmt.Errorf("mask %s: %q isn't schema.table.column", doc, c.Match)
+	}
+	set := 0
+	for _, is := range []bool{c.With.Redact, c.With.Null, c.With.KeepFirst > 0, c.With.KeepLast > 0} {
+		if is {
+			set++
+		}
+	}
+	if set != 1 || c.With.KeepFirst < 0 || c.With.KeepLast < 0 {
+		return columnRule{}, fmt.Errorf("mask %s: %s: exactly one transform is needed", doc, c.Match)
+	}
+	return columnRule{schema: parts[0], table: parts[1], column: parts[2], with: c.With, label: doc + ": " + c.Match}, nil
+}
+
+func (c *columnRule) matches(schema, table, column string) bool {
+	return glob(c.column, column) && glob(c.table, table) && glob(c.schema, schema)
+}
+
+// glob matches a pattern in which "*" stands for any characters.
+func glob(pattern, s string) bool {
+	first, rest, any := strings.Cut(pattern, "*")
+	if !any {
+		return pattern == s
+	}
+	s, ok := strings.CutPrefix(s, first)
+	if !ok {
+		return false
+	}
+	for {
+		part, after, more := strings.Cut(rest, "*")
+		if !more {
+			return strings.HasSuffix(s, part)
+		}
+		i := strings.Index(s, part)
+		if i < 0 {
+			return false
+		}
+		s, rest = s[i+len(part):], after
+	}
+}
+
+// exempt tells whether the principal sees clear values.
+func exempt(who policy.PrincipalSelect, p policy.Principal) bool {
+	for _, g := range who.Groups {
+		if slices.Contains(p.Groups, g) {
+			return true
+		}
+	}
+	for _, s := range who.Subjects {
+		if p.Subject != "" && (s == "*" || s == p.Subject+"@"+p.Issuer) {
+			return true
+		}
+	}
+	return false
+}
+
+// stronger is the transform that shows no more than either of two.
+func stronger(a, b policy.Transform) policy.Transform {
+	switch {
+	case a == b:
+		return a
+	case a.Null || b.Null:
+		return policy.Transform{Null: true}
+	case a.KeepLast > 0 && b.KeepLast > 0:
+		return policy.Transform{KeepLast: min(a.KeepLast, b.KeepLast)}
+	case a.KeepFirst > 0 && b.KeepFirst > 0:
+		return policy.Transform{KeepFirst: min(a.KeepFirst, b.KeepFirst)}
+	}
+	return policy.Transform{Redact: true}
+}
