@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -62,11 +61,8 @@ type Registry struct {
 
 // host is one entry of a Target document's hosts.
 type host struct {
+	policy.Host
 	target *policy.Target
-	text   string       // name, address or CIDR as written
-	name   string       // lower case without the root dot, or ""
-	prefix netip.Prefix // when it is no name
-	port   uint16
 }
 
 // New returns a registry without targets.
@@ -86,12 +82,11 @@ func (r *Registry) Set(ctx context.Context, targets []*policy.Target) error {
 	var hosts []host
 	for _, t := range targets {
 		for _, text := range t.Spec.Hosts {
-			h, err := parseHost(text)
+			parsed, err := policy.ParseHost(text)
 			if err != nil {
 				return fmt.Errorf("target %s: %w", t.Metadata.Name, err)
 			}
-			h.target = t
-			hosts = append(hosts, h)
+			hosts = append(hosts, host{parsed, t})
 		}
 	}
 	r.mu.Lock()
@@ -101,27 +96,6 @@ func (r *Registry) Set(ctx context.Context, targets []*policy.Target) error {
 	return nil
 }
 
-func parseHost(text string) (host, error) {
-	name, portText, err := net.SplitHostPort(text)
-	if err != nil {
-		return host{}, fmt.Errorf("host %q: %w", text, err)
-	}
-	port, err := strconv.ParseUint(portText, 10, 16)
-	if err != nil || port == 0 {
-		return host{}, fmt.Errorf("host %q: %q is no port", text, portText)
-	}
-	h := host{text: name, port: uint16(port)}
-	if prefix, err := netip.ParsePrefix(name); err == nil {
-		h.prefix = prefix.Masked()
-	} else if addr, err := netip.ParseAddr(name); err == nil {
-		addr = addr.Unmap()
-		h.prefix = netip.PrefixFrom(addr, addr.BitLen())
-	} else {
-		h.name = canonical(name)
-	}
-	return h, nil
-}
-
 // Ports returns the ports that targets listen on, with the protocol each one
 // speaks. A port of two protocols is an error, since a refused client could
 // not be told so in its own.
@@ -129,15 +103,15 @@ func Ports(targets []*policy.Target) (map[uint16]string, error) {
 	ports := map[uint16]string{}
 	for _, t := range targets {
 		for _, text := range t.Spec.Hosts {
-			h, err := parseHost(text)
+			h, err := policy.ParseHost(text)
 			if err != nil {
 				return nil, fmt.Errorf("target %s: %w", t.Metadata.Name, err)
 			}
-			if protocol, ok := ports[h.port]; ok && protocol != t.Spec.Protocol {
+			if protocol, ok := ports[h.Port]; ok && protocol != t.Spec.Protocol {
 				return nil, fmt.Errorf("target %s: port %d speaks %s at another target and %s here",
-					t.Metadata.Name, h.port, protocol, t.Spec.Protocol)
+					t.Metadata.Name, h.Port, protocol, t.Spec.Protocol)
 			}
-			ports[h.port] = t.Spec.Protocol
+			ports[h.Port] = t.Spec.Protocol
 		}
 	}
 	return ports, nil
@@ -166,7 +140,7 @@ func (r *Registry) Find(ctx context.Context, destination netip.AddrPort, serverN
 	found := r.lookUp(destination)
 	if len(found) == 0 {
 		// The client may have been told an address that is newer than ours.
-		r.resolve(ctx, func(h host) bool { return h.port == destination.Port() })
+		r.resolve(ctx, func(h host) bool { return h.Port == destination.Port() })
 		found = r.lookUp(destination)
 	}
 	return choose(found, destination, canonical(serverName))
@@ -177,14 +151,14 @@ func (r *Registry) lookUp(destination netip.AddrPort) []host {
 	defer r.mu.RUnlock()
 	var found []host
 	for _, h := range r.hosts {
-		if h.port != destination.Port() {
+		if h.Port != destination.Port() {
 			continue
 		}
-		if h.name == "" {
-			if h.prefix.Contains(destination.Addr()) {
+		if h.Name == "" {
+			if h.Prefix.Contains(destination.Addr()) {
 				found = append(found, h)
 			}
-		} else if _, ok := r.names[h.name][destination.Addr()]; ok {
+		} else if _, ok := r.names[h.Name][destination.Addr()]; ok {
 			found = append(found, h)
 		}
 	}
@@ -198,15 +172,15 @@ func choose(found []host, destination netip.AddrPort, serverName string) (Match,
 		return Match{}, fmt.Errorf("%w: no target document has %s among its hosts", ErrNone, destination)
 	}
 	for _, h := range found {
-		if h.name != "" && h.name == serverName {
-			return Match{Target: h.target, Host: h.name}, nil
+		if h.Name != "" && h.Name == serverName {
+			return Match{Target: h.target, Host: h.Name}, nil
 		}
 	}
 	bits := func(h host) int {
-		if h.name != "" {
+		if h.Name != "" {
 			return destination.Addr().BitLen()
 		}
-		return h.prefix.Bits()
+		return h.Prefix.Bits()
 	}
 	best := slices.MaxFunc(found, func(a, b host) int { return bits(a) - bits(b) })
 	rivals := slices.DeleteFunc(slices.Clone(found), func(h host) bool {
@@ -216,10 +190,10 @@ func choose(found []host, destination netip.AddrPort, serverName string) (Match,
 		return Match{}, fmt.Errorf("%w: %s belongs to %s and to %s, and the client's TLS server name %q tells them not apart",
 			ErrAmbiguous, destination, best.target.Metadata.Name, rivals[0].target.Metadata.Name, serverName)
 	}
-	match := Match{Target: best.target, Host: best.name}
-	if best.name == "" {
+	match := Match{Target: best.target, Host: best.Name}
+	if best.Name == "" {
 		match.Host = destination.Addr().String()
-		if serverName != "" && best.prefix.Bits() < destination.Addr().BitLen() {
+		if serverName != "" && best.Prefix.Bits() < destination.Addr().BitLen() {
 			match.Host = serverName
 		}
 	}
@@ -233,8 +207,8 @@ func (r *Registry) resolve(ctx context.Context, want func(host) bool) {
 	r.mu.RLock()
 	names := map[string]bool{}
 	for _, h := range r.hosts {
-		if h.name != "" && want(h) {
-			names[h.name] = true
+		if h.Name != "" && want(h) {
+			names[h.Name] = true
 		}
 	}
 	r.mu.RUnlock()

@@ -67,8 +67,8 @@ func TestSharedAddressIsToldApartByServerName(t *testing.T) {
 	registry.remember("a.example", []netip.Addr{netip.MustParseAddr("192.0.2.7")})
 	registry.remember("b.example", []netip.Addr{netip.MustParseAddr("192.0.2.7")})
 	registry.hosts = []host{
-		{target: doc("a"), name: "a.example", port: 5432},
-		{target: doc("b"), name: "b.example", port: 5432},
+		{policy.Host{Name: "a.example", Port: 5432}, doc("a")},
+		{policy.Host{Name: "b.example", Port: 5432}, doc("b")},
 	}
 	destination := netip.MustParseAddrPort("192.0.2.7:5432")
 	for serverName, want := range map[string]string{"a.example": "a", "B.example": "b"} {

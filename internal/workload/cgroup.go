@@ -136,3 +136,49 @@ func sanitise(name string) string {
 	}
 	return clean
 }
+
+// Inside tells whether the process lives in the cgroup or below it.
+func Inside(pid int, cgroup string) (bool, error) {
+	mount, err := mountOf(cgroup)
+	if err != nil {
+		return false, err
+	}
+	body, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil {
+		return false, fmt.Errorf("the cgroup of process %d: %w", pid, err)
+	}
+	for line := range strings.Lines(string(body)) {
+		// "0::" is the entry of cgroup v2, with a path from the mount
+		// (cgroups(7), "/proc/[pid]/cgroup").
+		if path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
+			path = filepath.Join(mount, path)
+			return path == cgroup || strings.HasPrefix(path, cgroup+"/"), nil
+		}
+	}
+	return false, fmt.Errorf("process %d has no cgroup of version 2", pid)
+}
+
+// mountOf returns the folder on which the cgroup's file system is mounted.
+func mountOf(cgroup string) (string, error) {
+	device := func(path string) (uint64, error) {
+		info, err := os.Stat(path)
+		if err != nil {
+			return 0, err
+		}
+		return info.Sys().(*syscall.Stat_t).Dev, nil
+	}
+	wanted, err := device(cgroup)
+	if err != nil {
+		return "", err
+	}
+	for path := cgroup; path != "/"; path = filepath.Dir(path) {
+		parent, err := device(filepath.Dir(path))
+		if err != nil {
+			return "", err
+		}
+		if parent != wanted {
+			return path, nil
+		}
+	}
+	return "/", nil
+}

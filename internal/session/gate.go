@@ -1,0 +1,341 @@
+package session
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	pg_query "github.com/pganalyze/pg_query_go/v6"
+
+	"chaperone.dev/chaperone/internal/journal"
+	"chaperone.dev/chaperone/internal/mask"
+	"chaperone.dev/chaperone/internal/pgsql"
+	"chaperone.dev/chaperone/internal/protocol/postgres"
+	"chaperone.dev/chaperone/pkg/event"
+	"chaperone.dev/chaperone/pkg/policy"
+)
+
+// gate is a PostgreSQL session as its wire sees it: each query string is read
+// and planned once, each execution decided and recorded before it goes on.
+// It implements [postgres.Session].
+type gate struct {
+	connection *connection
+	id         string
+	origin     event.Origin
+	recorder   *journal.Recorder
+	started    time.Time
+	catalog    *sessionCatalog
+
+	// Of the goroutine that reads the client.
+	read map[*pgsql.Query]*plan
+	seq  uint64
+
+	masks  atomic.Pointer[mask.Rules]
+	denied atomic.Uint64
+	rows   atomic.Uint64
+}
+
+func (g *gate) rules() *mask.Rules { return g.masks.Load() }
+
+// refresh puts documents in force that were reloaded: they hold for sessions
+// that are open, too.
+func (g *gate) refresh() error {
+	c := g.connection
+	set := c.server.opts.Policies()
+	if set == c.set {
+		return nil
+	}
+	c.set, c.bound = set, c.bind(set)
+	rules, err := c.server.rulesFor(c)
+	if err != nil {
+		return err
+	}
+	g.masks.Store(rules)
+	clear(g.read)
+	return nil
+}
+
+// plan is what is known of a query string before it is run. It is shared by
+// texts that differ in constants only.
+type plan struct {
+	masks []*mask.Plan // one per statement
+	facts event.Parsed
+	// decided is the outcome of an earlier execution that any later one
+	// shares, under the documents of its set.
+	decided *policy.Decision
+	under   *policy.Set
+}
+
+// sensitive tells whether errors of the string may quote masked values.
+func (p *plan) sensitive() bool {
+	return slices.ContainsFunc(p.masks, (*mask.Plan).Sensitive)
+}
+
+// prepared is one query string that was read. It implements [postgres.Prepared].
+// How its results are masked is found out again when it is executed, since
+// what its names mean may have changed by then.
+type prepared struct {
+	query *pgsql.Query
+	text  string
+}
+
+func (p *prepared) Statements() int { return len(p.query.Statements) }
+
+func (p *prepared) Copy(i int) postgres.CopyDirection {
+	switch p.query.Statements[i].Copy {
+	case pgsql.CopyIn:
+		return postgres.CopyIn
+	case pgsql.CopyOut:
+		return postgres.CopyOut
+	}
+	return postgres.CopyNone
+}
+
+// maxPlans bounds the plans that a session remembers. When there are more, it
+// forgets them all: a client that never repeats itself gains nothing by them.
+const maxPlans = 1024
+
+// Prepare reads the text and finds out how its results are to be masked. What
+// can't be read or masked is refused here, and is on record.
+func (g *gate) Prepare(ctx context.Context, text string) (postgres.Prepared, error) {
+	query, err := g.connection.server.opts.Parser.Parse(text)
+	if err != nil {
+		return nil, g.refuse(text, nil, unreadable(err))
+	}
+	p := &prepared{query, text}
+	if _, err := g.plan(ctx, p); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// plan traces the results of a string to their source columns, unless that is
+// known. An error is a *Refusal and is on record.
+func (g *gate) plan(ctx context.Context, p *prepared) (*plan, error) {
+	if err := g.refresh(); err != nil {
+		return nil, g.refuse(p.text, p.query, asRefusal(err))
+	}
+	if g.rules().NeedsCatalog() && slices.ContainsFunc(p.query.Statements, changesNames) {
+		g.catalog.forgetPath()
+	}
+	if g.catalog.changed() {
+		clear(g.read)
+	}
+	if known, ok := g.read[p.query]; ok {
+		return known, nil
+	}
+	masks := make([]*mask.Plan, len(p.query.Statements))
+	for i, statement := range p.query.Statements {
+		var err error
+		if masks[i], err = g.catalog.plan(ctx, g.rules(), statement); err != nil {
+			return nil, g.refuse(p.text, p.query, unmaskable(err))
+		}
+	}
+	if len(g.read) >= maxPlans {
+		clear(g.read)
+	}
+	made := &plan{masks: masks, facts: parsed(p.query)}
+	g.read[p.query] = made
+	return made, nil
+}
+
+// changesNames tells whether a statement may change what bare names mean from
+// then on: the search path, or the user that it is for.
+func changesNames(statement *pgsql.Statement) bool {
+	switch node := statement.Tree.GetNode().(type) {
+	case *pg_query.Node_VariableSetStmt:
+		switch strings.ToLower(node.VariableSetStmt.Name) {
+		case "search_path", "role", "session_authorization", "":
+			return true
+		}
+	case *pg_query.Node_DiscardStmt:
+		return true
+	}
+	return slices.ContainsFunc(statement.Facts("").Functions, func(name string) bool {
+		return strings.TrimPrefix(name, "pg_catalog.") == "set_config"
+	})
+}
+
+// Begin decides one execution, and has it on record before it returns.
+func (g *gate) Begin(ctx context.Context, p postgres.Prepared, params postgres.Params) (postgres.Command, error) {
+	prepared := p.(*prepared)
+	plan, err := g.plan(ctx, prepared)
+	if err != nil {
+		return nil, err
+	}
+	decision := g.decide(prepared, plan)
+	record := g.command(prepared.text, prepared.query)
+	record.Parsed = plan.facts
+	record.Parameters = parameters(params, g.rules().Text)
+	record.Decision, record.Policy, record.Rule = string(decision.Action), decision.Policy, decision.Rule
+	if decision.Action != policy.Allow {
+		return nil, g.recordRefusal(record, &postgres.Refusal{
+			Reason: event.ReasonDenied, SQLState: "42501", Message: decision.Message, Detail: decidedBy(decision),
+		})
+	}
+	if err := g.recorder.Command(record); err != nil {
+		return nil, unrecordable(err)
+	}
+	return &command{
+		gate: g, plan: plan, text: prepared.text, record: record, started: time.Now(),
+		maxRows: g.connection.bound.Session().MaxRows,
+	}, nil
+}
+
+// decide asks policy for each statement of the string: the string runs only
+// if all of them may.
+func (g *gate) decide(p *prepared, known *plan) policy.Decision {
+	c := g.connection
+	if known.decided != nil && known.under == c.set {
+		return *known.decided
+	}
+	now := time.Now()
+	facts := policy.SessionFacts{Age: now.Sub(g.started), Rows: int64(g.rows.Load()), Commands: int64(g.seq)}
+	decision := policy.Decision{Action: policy.Allow, Lasting: true}
+	lasting := true
+	for _, statement := range p.query.Statements {
+		asked := statement.Facts(p.text)
+		decision = c.bound.Statement(now, facts, &asked)
+		lasting = lasting && decision.Lasting
+		if decision.Action != policy.Allow {
+			break
+		}
+	}
+	if lasting {
+		known.decided, known.under = &decision, c.set
+	}
+	return decision
+}
+
+// command begins the record of a command.
+func (g *gate) command(text string, query *pgsql.Query) *event.Command {
+	g.seq++
+	digest := sha256.Sum256([]byte(text))
+	record := &event.Command{
+		Session: g.id, Seq: g.seq, Text: covered(text, query, g.rules().Text), Digest: hex.EncodeToString(digest[:]),
+	}
+	if len(record.Text) > event.MaxText {
+		record.Text, record.Cut = cut(record.Text, event.MaxText), true
+	}
+	return record
+}
+
+// parsed sums up what policy sees of the statements of a string.
+func parsed(query *pgsql.Query) event.Parsed {
+	result := event.Parsed{ReadOnly: true}
+	for _, statement := range query.Statements {
+		facts := statement.Facts("")
+		result.Kinds = append(result.Kinds, facts.Kind)
+		result.ReadOnly = result.ReadOnly && facts.ReadOnly
+		result.DDL = result.DDL || facts.DDL
+		result.Tables = append(result.Tables, facts.Tables...)
+		result.Functions = append(result.Functions, facts.Functions...)
+	}
+	return result
+}
+
+// refuse puts a text on record that was refused before it could be decided.
+func (g *gate) refuse(text string, query *pgsql.Query, refusal *postgres.Refusal) error {
+	record := g.command(text, query)
+	record.Decision = string(policy.Deny)
+	if query != nil {
+		record.Parsed = parsed(query)
+	}
+	return g.recordRefusal(record, refusal)
+}
+
+// recordRefusal puts a command on record that is not let through, and returns
+// what the client is told.
+func (g *gate) recordRefusal(record *event.Command, refusal *postgres.Refusal) error {
+	g.denied.Add(1)
+	record.Message, record.SQLState = refusal.Message, refusal.SQLState
+	if err := g.recorder.Command(record); err != nil {
+		return unrecordable(err)
+	}
+	if err := g.recorder.Outcome(record); err != nil {
+		return unrecordable(err)
+	}
+	return refusal
+}
+
+// unrecorded ends a session of which something could not be recorded.
+func (g *gate) unrecorded(err error) {
+	g.connection.server.opts.Log.Error().Err(err).Str("session", g.id).Msg("the session can't be recorded; it is ended")
+	g.connection.end(unrecordable(err))
+}
+
+// Text covers values in errors, notices and notifications.
+func (g *gate) Text(c postgres.Command, field byte, text string) string {
+	if running, ok := c.(*command); ok && running.plan.sensitive() {
+		text = withoutValues(field, text, running.text)
+	}
+	return g.rules().Text(text)
+}
+
+// Parameter holds the server to the settings by which statements are read.
+func (g *gate) Parameter(name, value string) error {
+	switch {
+	case name == "client_encoding" && value != "UTF8" && value != "SQL_ASCII":
+		return &postgres.Refusal{
+			Reason: event.ReasonDenied, SQLState: "22023", Fatal: true,
+			Message: fmt.Sprintf("client_encoding %q is not let through: statements are read as UTF-8", value),
+			Hint:    "Set PGCLIENTENCODING=UTF8.",
+		}
+	case name == "standard_conforming_strings" && value != "on":
+		return &postgres.Refusal{
+			Reason: event.ReasonDenied, SQLState: "22023", Fatal: true,
+			Message: "standard_conforming_strings must be on: statements are read so",
+		}
+	}
+	return nil
+}
+
+// unreadable is what a client is told of a text that the grammar, or the
+// reader's bounds, refuse.
+func unreadable(err error) *postgres.Refusal {
+	var syntax *pgsql.SyntaxError
+	if errors.As(err, &syntax) {
+		return &postgres.Refusal{
+			Reason: event.ReasonDenied, SQLState: "42601", Message: syntax.Message, Position: syntax.Position, Err: err,
+		}
+	}
+	var refused *pgsql.RefusedError
+	if errors.As(err, &refused) {
+		return &postgres.Refusal{
+			Reason: event.ReasonDenied, SQLState: "42501", Message: refused.Message, Hint: refused.Hint, Err: err,
+		}
+	}
+	return &postgres.Refusal{
+		Reason: event.ReasonInternal, SQLState: "XX000", Err: err,
+		Message: "the statement could not be read, so it is refused",
+	}
+}
+
+func unmaskable(err error) *postgres.Refusal {
+	var untraceable *mask.Untraceable
+	if errors.As(err, &untraceable) {
+		return &postgres.Refusal{
+			Reason: event.ReasonMaskUntraceable, SQLState: "42501", Err: err,
+			Message: "the statement is refused: " + untraceable.Message,
+			Hint:    "Name the columns, and read tables whose columns can be traced.",
+		}
+	}
+	return &postgres.Refusal{
+		Reason: event.ReasonInternal, SQLState: "57P03", Err: err,
+		Message: "the statement is refused: the target's catalog can't be read, so nothing can be masked",
+	}
+}
+
+func unrecordable(err error) *postgres.Refusal {
+	return &postgres.Refusal{
+		Reason: event.ReasonRecording, SQLState: "53100", Err: err,
+		Message: "the command is refused: it can't be recorded",
+		Hint:    fmt.Sprintf("The node's journal takes nothing more: %v.", err),
+	}
+}

@@ -1,0 +1,215 @@
+// Package session takes a diverted connection from accept to end. It is the
+// only room that knows the order of the steps: where the socket was going,
+// whose it is, may it, with which credential, and then, command by command,
+// decide, record, forward, mask. [Server.serve] reads top to bottom.
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"chaperone.dev/chaperone/internal/certs"
+	"chaperone.dev/chaperone/internal/credential"
+	"chaperone.dev/chaperone/internal/intercept"
+	"chaperone.dev/chaperone/internal/journal"
+	"chaperone.dev/chaperone/internal/mask"
+	"chaperone.dev/chaperone/internal/pgsql"
+	"chaperone.dev/chaperone/internal/protocol/postgres"
+	"chaperone.dev/chaperone/internal/target"
+	"chaperone.dev/chaperone/internal/workload"
+	"chaperone.dev/chaperone/pkg/event"
+	"chaperone.dev/chaperone/pkg/policy"
+)
+
+// Origins tells where a diverted socket was going.
+type Origins interface {
+	// Origin answers once per connection.
+	Origin(conn *net.TCPConn) (intercept.Origin, error)
+}
+
+// Jobs tells whose a cgroup is.
+type Jobs interface {
+	ByCgroup(id uint64) (workload.Job, bool)
+}
+
+// Options configure a [Server]. All are required but Limits.
+type Options struct {
+	Cluster, Node string
+	Origins       Origins
+	Jobs          Jobs
+	Targets       *target.Registry
+	Policies      func() *policy.Set
+	Credentials   *credential.Manager
+	Certificates  *certs.Authority
+	Journal       *journal.Journal
+	Parser        *pgsql.Parser
+	Limits        policy.LimitsSpec
+	Log           zerolog.Logger
+}
+
+// Server serves diverted connections.
+type Server struct {
+	opts     Options
+	cancels  *postgres.Cancels
+	catalogs *catalogs
+
+	slots    chan struct{} // one per connection that may become a session
+	refusals chan struct{} // one per connection that is only told that there is no room
+
+	mu    sync.Mutex
+	byJob map[string]map[*connection]struct{}
+	rules map[rulesKey]compiledRules
+}
+
+// rulesKey is what masking rules depend on, besides the documents. A job has
+// one principal.
+type rulesKey struct{ job, target string }
+
+type compiledRules struct {
+	set   *policy.Set
+	rules *mask.Rules
+}
+
+// maxRefusals bounds the connections that are being told of a full node.
+const maxRefusals = 64
+
+// New returns a server; it serves nothing until [Server.Serve].
+func New(opts Options) *Server {
+	return &Server{
+		opts:     opts,
+		cancels:  &postgres.Cancels{},
+		catalogs: newCatalogs(),
+		slots:    make(chan struct{}, opts.Limits.Sessions),
+		refusals: make(chan struct{}, maxRefusals),
+		byJob:    map[string]map[*connection]struct{}{},
+		rules:    map[rulesKey]compiledRules{},
+	}
+}
+
+// Serve accepts until ctx is done, and returns when its connections have
+// ended. It does nothing else on the accepting goroutine, so that no client
+// can hold up another.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	stop := context.AfterFunc(ctx, func() { listener.Close() })
+	defer stop()
+	for {
+		accepted, err := listener.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			var temporary interface{ Temporary() bool }
+			if errors.As(err, &temporary) && temporary.Temporary() {
+				// accept(2) ran out of descriptors or memory; sessions that end give them back.
+				s.opts.Log.Error().Err(err).Msg("accepting a connection")
+				select {
+				case <-ctx.Done():
+				case <-time.After(acceptPause):
+				}
+				continue
+			}
+			return fmt.Errorf("accepting connections: %w", err)
+		}
+		conn := accepted.(*net.TCPConn)
+		serving.Go(func() { s.admit(ctx, conn) })
+	}
+}
+
+// acceptPause keeps a node without file descriptors from spinning.
+const acceptPause = 100 * time.Millisecond
+
+// admit serves the connection if there is room, and tells it if there is none.
+func (s *Server) admit(ctx context.Context, conn *net.TCPConn) {
+	defer conn.Close()
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+		s.serve(ctx, conn, nil)
+	default:
+		select {
+		case s.refusals <- struct{}{}:
+			defer func() { <-s.refusals }()
+			s.serve(ctx, conn, &postgres.Refusal{
+				Reason: event.ReasonLimit, SQLState: "53300",
+				Message: fmt.Sprintf("this node has its limit of %d sessions", s.opts.Limits.Sessions),
+			})
+		default:
+			s.opts.Log.Warn().Msg("connection closed: the node has its limit of sessions, and of clients being told so")
+		}
+	}
+}
+
+// EndJob ends the sessions of a job, and waits until they have ended or ctx
+// is done.
+func (s *Server) EndJob(ctx context.Context, job, reason string) {
+	s.mu.Lock()
+	ending := slices.Collect(maps.Keys(s.byJob[job]))
+	maps.DeleteFunc(s.rules, func(key rulesKey, _ compiledRules) bool { return key.job == job })
+	s.mu.Unlock()
+	for _, c := range ending {
+		c.end(&postgres.Refusal{
+			Reason: reason, SQLState: "57P01", Message: "the planner job of this session has ended",
+		})
+	}
+	for _, c := range ending {
+		select {
+		case <-c.ended:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// rulesFor are the masks of a job at a target. Its sessions share them, and
+// what they remember.
+func (s *Server) rulesFor(c *connection) (*mask.Rules, error) {
+	key := rulesKey{c.job.ID, c.match.Target.Metadata.Name}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known, ok := s.rules[key]; ok && known.set == c.set {
+		return known.rules, nil
+	}
+	rules, err := mask.Compile(c.set.Masks, key.target, c.job.Principal)
+	if err != nil {
+		return nil, fmt.Errorf("masks of target %q: %w", key.target, err)
+	}
+	s.rules[key] = compiledRules{c.set, rules}
+	return rules, nil
+}
+
+// join counts a connection to its job, or refuses it for the job has its limit.
+func (s *Server) join(c *connection, job string) *postgres.Refusal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if limit := s.opts.Limits.SessionsPerJob; len(s.byJob[job]) >= limit {
+		return &postgres.Refusal{
+			Reason: event.ReasonLimit, SQLState: "53300",
+			Message: fmt.Sprintf("this job has its limit of %d sessions", limit),
+		}
+	}
+	if s.byJob[job] == nil {
+		s.byJob[job] = map[*connection]struct{}{}
+	}
+	s.byJob[job][c] = struct{}{}
+	return nil
+}
+
+func (s *Server) leave(c *connection, job string) {
+	s.mu.Lock()
+	delete(s.byJob[job], c)
+	if len(s.byJob[job]) == 0 {
+		delete(s.byJob, job)
+	}
+	s.mu.Unlock()
+	close(c.ended)
+}
