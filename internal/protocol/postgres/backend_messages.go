@@ -97,15 +97,16 @@ func coverError(dst, frame []byte, cover func(field byte, s string) string) (out
 		value := b.cstring()
 		dst = append(dst, code)
 		switch code {
-		case 'M', 'D', 'H', 'W', 'q':
+		case 'S', 'V', 'C', 'P', 'p', 's', 't', 'd', 'c', 'n', 'F', 'L', 'R':
+			// Codes, positions, names.
+			dst = append(append(dst, value...), 0)
+		default:
 			text := string(value)
 			covered := cover(code, text)
 			if covered != text {
 				changed = true
 			}
 			dst = appendCString(dst, covered)
-		default:
-			dst = append(append(dst, value...), 0)
 		}
 	}
 	if !changed {

@@ -91,6 +91,9 @@ func (f *frontend) message(ctx context.Context, typ byte, size int) error {
 		}
 		return f.out.pass(frame)
 	case msgTerminate:
+		if size != headerSize {
+			return malformed(typ)
+		}
 		if err := f.out.pass(frame); err != nil {
 			return err
 		}
@@ -166,7 +169,7 @@ func (f *frontend) parse(ctx context.Context, frame []byte) error {
 	if !plainName(m.name) {
 		return f.refuse(r, badName("prepared statement"))
 	}
-	if f.ledger.holds(func() bool { return f.ledger.statements.count() >= f.limits.statements }) {
+	if !f.ledger.holds(func() bool { return f.ledger.statements.room(r.name, f.limits.statements) }) {
 		return f.refuse(r, tooMany("prepared statements", f.limits.statements))
 	}
 	prepared, err := f.session.Prepare(ctx, string(m.text))
@@ -209,12 +212,12 @@ func (f *frontend) bind(frame []byte) error {
 			Message: fmt.Sprintf("prepared statement %q does not exist", m.statement),
 		})
 	}
-	if f.ledger.holds(func() bool { return f.ledger.portals.count() >= f.limits.portals }) {
+	if !f.ledger.holds(func() bool { return f.ledger.portals.room(r.name, f.limits.portals) }) {
 		return f.refuse(r, tooMany("portals", f.limits.portals))
 	}
 	r.portal = &portal{statement: s}
 	if m.values > 0 {
-		full, err := f.full(len(m.params))
+		full, err := f.full(r.name, len(m.params))
 		if err != nil {
 			return err
 		}
@@ -229,12 +232,19 @@ func (f *frontend) bind(frame []byte) error {
 	return f.send(r, frame)
 }
 
-// full reports whether the portals keep so many bytes of parameters that n
-// more are too many. Those of requests that are under way may be given back
-// by and by, so it waits for these.
-func (f *frontend) full(n int) (bool, error) {
+// full reports whether n more bytes of parameters, for the portal of that
+// name, are too many. What requests that are under way keep may be given back
+// by and by, so it waits for these; what the portal of that name keeps now
+// will be.
+func (f *frontend) full(name string, n int) (bool, error) {
 	l := f.ledger
-	fits := func() bool { return l.held+n <= f.limits.message }
+	fits := func() bool {
+		held := l.held
+		if replaced := l.portals.settled[name]; replaced != nil {
+			held -= len(replaced.params)
+		}
+		return held+n <= f.limits.message
+	}
 	err := f.await(func() bool { return fits() || l.n == 0 })
 	return !l.holds(fits), err
 }

@@ -79,8 +79,29 @@ func newNames[T any](drop func(*T)) names[T] {
 	return names[T]{settled: make(map[string]*T), pending: make(map[string]proposal[T]), drop: drop}
 }
 
-// count is how many names may stand for something.
-func (n *names[T]) count() int { return len(n.settled) + len(n.pending) }
+// room reports whether one more name, or this one again, keeps within limit,
+// if what is proposed comes true.
+func (n *names[T]) room(name string, limit int) bool {
+	if len(n.settled)+len(n.pending) < limit {
+		return true
+	}
+	count := len(n.settled)
+	for other, p := range n.pending {
+		_, settled := n.settled[other]
+		switch {
+		case p.value != nil && !settled:
+			count++
+		case p.value == nil && settled:
+			count--
+		}
+	}
+	_, settled := n.settled[name]
+	p, pending := n.pending[name]
+	if pending && p.value != nil || settled && !pending {
+		count--
+	}
+	return count < limit
+}
 
 // propose notes that the name is to stand for value; nil closes it.
 func (n *names[T]) propose(name string, id, batch uint64, value *T) {

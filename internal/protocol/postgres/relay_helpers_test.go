@@ -95,6 +95,7 @@ type proxy struct {
 	upstream UpstreamOptions
 	relay    RelayOptions
 	session  func() *testSession
+	wrap     func(*testSession) Session // for new sessions; set it while none starts
 	ctx      context.Context
 	stop     context.CancelCauseFunc
 	cancels  Cancels
@@ -183,7 +184,11 @@ func (p *proxy) serve(conn net.Conn) {
 	p.mu.Lock()
 	p.sessions = append(p.sessions, s)
 	p.mu.Unlock()
-	p.results <- Relay(p.ctx, client, up, s, p.relay)
+	var session Session = s
+	if p.wrap != nil {
+		session = p.wrap(s)
+	}
+	p.results <- Relay(p.ctx, client, up, session, p.relay)
 }
 
 // result waits for the end of a session.
@@ -352,20 +357,25 @@ func (c *testCommand) Row(body []byte) ([]byte, error) {
 	if len(c.masked) == 0 {
 		return body, nil
 	}
-	out := append(c.out[:0], body[:2]...)
-	rest := body[2:]
-	for i := range int(binary.BigEndian.Uint16(body)) {
-		n := int(int32(binary.BigEndian.Uint32(rest)))
-		value := rest[:4+max(n, 0)]
-		if c.masked[i] && n >= 0 {
-			value = append(binary.BigEndian.AppendUint32(nil, 6), "masked"...)
+	b := readerOf(body)
+	n := int(b.uint16())
+	out := binary.BigEndian.AppendUint16(c.out[:0], uint16(n))
+	for i := range n {
+		size := b.uint32()
+		value := b.take(max(int(int32(size)), 0))
+		if b.bad {
+			return nil, unexpected("malformed row")
 		}
-		rest = rest[4+max(n, 0):]
-		out = append(out, value...)
+		if c.masked[i] && size != 0xffffffff {
+			size, value = 6, []byte("masked")
+		}
+		out = append(binary.BigEndian.AppendUint32(out, size), value...)
 	}
 	c.out = out
 	return out, nil
 }
+
+func readerOf(b []byte) *body { return &body{rest: b} }
 
 func (c *testCommand) CopyOut(int, bool) (bool, error) { return true, nil }
 

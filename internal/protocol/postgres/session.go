@@ -31,7 +31,8 @@ type Session interface {
 	// fields of errors and notices, and notification payloads. It returns s
 	// itself when there is nothing to cover. c is the command that runs, nil
 	// outside one; field is the field's code in ErrorResponse ('M' message,
-	// 'D' detail, 'H' hint, 'W' where, 'q' internal query), 0 for a payload.
+	// 'D' detail, 'H' hint, 'W' where, 'q' internal query, or one that is not
+	// known here), 0 for a payload.
 	Text(c Command, field byte, s string) string
 
 	// Parameter tells a run-time parameter that the server reports
