@@ -36,10 +36,6 @@ type catalogColumn struct {
 
 func (r *relation) isView() bool { return r.definition != "" }
 
-func (r *relation) system() bool {
-	return r.schema == "pg_catalog" || r.schema == "information_schema"
-}
-
 func (r *relation) temporary() bool { return strings.HasPrefix(r.schema, "pg_temp_") }
 
 // String is the qualified name.

@@ -38,16 +38,18 @@ const shortest = 6
 // Marks of characters that a detector's finds can't be without.
 const (
 	markAt    uint8 = 1 << iota // email
-	markDash                    // private-key, some cloud keys
+	markDash                    // private-key, xoxb-, glpat-
 	markJ                       // jwt
-	markI                       // AKIA, ASIA, AIza
+	markI                       // AKIA, ASIA, AIza, BEGIN
 	markUnder                   // ghp_, sk_live_
 	markDigit                   // payment-card
 	markDot                     // jwt, email
+	markGX                      // xoxb-, glpat-
 )
 
 var marks = func() (m [256]uint8) {
 	m['@'], m['-'], m['J'], m['I'], m['_'], m['.'] = markAt, markDash, markJ, markI, markUnder, markDot
+	m['g'], m['x'] = markGX, markGX
 	for b := '0'; b <= '9'; b++ {
 		m[b] = markDigit
 	}
@@ -74,10 +76,10 @@ func (s detectorSet) possible(b []byte) detectorSet {
 	if seen&(markAt|markDot) == markAt|markDot {
 		can |= 1 << email
 	}
-	if seen&markDash != 0 {
-		can |= 1<<privateKey | 1<<cloudKey
+	if seen&(markDash|markI) == markDash|markI {
+		can |= 1 << privateKey
 	}
-	if seen&(markI|markUnder) != 0 {
+	if seen&(markI|markUnder) != 0 || seen&(markDash|markGX) == markDash|markGX {
 		can |= 1 << cloudKey
 	}
 	if seen&(markJ|markDot) == markJ|markDot {

@@ -3,41 +3,73 @@ package mask
 // Lengths of card numbers (ISO/IEC 7812-1; 13 is the shortest still issued).
 const minCard, maxCard = 13, 19
 
-// findCard looks for card numbers: 13 to 19 digits, in groups with single
-// blanks or dashes between them or without, that begin with the digits of a
-// known scheme, have a length that it uses, and pass the Luhn check.
+// firstGroup is how many digits a card number begins with at least before the
+// first separator.
+const firstGroup = 4
+
+// findCard looks for card numbers: 13 to 19 digits, in one piece or in groups
+// of three to six with the same blank or dash between them, that begin with
+// the digits of a known scheme, have a length that it uses, and pass the Luhn
+// check.
 func findCard(b []byte, from int) (int, int, bool) {
-	for s := from; s+minCard <= len(b); s++ {
-		if !digit(b[s]) || s > 0 && digit(b[s-1]) {
+	for i := from + firstGroup - 1; i < len(b); {
+		if !digit(b[i]) {
+			i += firstGroup // no run of four digits holds this place
 			continue
 		}
-		if end := cardAt(b, s); end > 0 {
-			return s, end, true
+		start, end := i, i+1
+		for start > from && digit(b[start-1]) {
+			start--
 		}
+		for end < len(b) && digit(b[end]) {
+			end++
+		}
+		if end-start >= firstGroup && (start == 0 || !digit(b[start-1])) {
+			if to := cardAt(b, start, end); to > 0 {
+				return start, to, true
+			}
+		}
+		i = end + firstGroup
 	}
 	return 0, 0, false
 }
 
-// cardAt returns the end of the card number that begins at s, or 0. It looks
-// at forty characters at most.
-func cardAt(b []byte, s int) int {
+// cardAt returns the end of the card number that begins with the group of
+// digits b[start:end], or 0.
+func cardAt(b []byte, start, end int) int {
+	switch b[start] {
+	case '2', '3', '4', '5', '6', '8':
+	default:
+		return 0 // no scheme's
+	}
 	var digits [maxCard]byte
 	n := 0
-	for i := s; i < len(b) && n < maxCard; i++ {
-		c := b[i]
-		if !digit(c) {
-			if c != ' ' && c != '-' || i+1 == len(b) || !digit(b[i+1]) {
+	var separator byte
+	for {
+		if n+end-start > maxCard {
+			return 0
+		}
+		for ; start < end; start++ {
+			digits[n] = b[start] - '0'
+			n++
+		}
+		if n >= minCard && isCard(digits[:n]) {
+			return end
+		}
+		if n > maxCard-3 || end+1 >= len(b) || b[end] != ' ' && b[end] != '-' || separator != 0 && b[end] != separator {
+			return 0
+		}
+		separator = b[end]
+		start = end + 1
+		for end = start; end < len(b) && digit(b[end]); {
+			if end++; end-start > 6 {
 				return 0
 			}
-			continue
 		}
-		digits[n] = c - '0'
-		n++
-		if n >= minCard && (i+1 == len(b) || !digit(b[i+1])) && isCard(digits[:n]) {
-			return i + 1
+		if end-start < 3 {
+			return 0
 		}
 	}
-	return 0
 }
 
 func digit(c byte) bool { return c-'0' <= 9 }

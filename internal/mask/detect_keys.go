@@ -3,9 +3,11 @@ package mask
 import "bytes"
 
 // keyKind is a kind of cloud provider's or forge's key: a prefix and at least
-// min, at most max characters of a class. max 0 is no bound.
+// min, at most max characters of a class. max 0 is no bound. The prefix can be
+// told by its character at: an "I", "_" or "-".
 type keyKind struct {
 	prefix   string
+	at       int
 	class    func(byte) bool
 	min, max int
 }
@@ -13,54 +15,48 @@ type keyKind struct {
 func upperDigit(c byte) bool { return c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' }
 
 var keyKinds = [...]keyKind{
-	{"AKIA", upperDigit, 16, 16}, // AWS access key ids
-	{"ASIA", upperDigit, 16, 16},
-	{"AIza", base64url, 35, 35}, // Google API key
-	{"ghp_", alnum, 36, 0},      // GitHub tokens
-	{"gho_", alnum, 36, 0},
-	{"ghu_", alnum, 36, 0},
-	{"ghs_", alnum, 36, 0},
-	{"ghr_", alnum, 36, 0},
-	{"github_pat_", base64url, 22, 0},
-	{"glpat-", base64url, 20, 0}, // GitLab
-	{"xoxa-", base64url, 10, 0},  // Slack tokens
-	{"xoxb-", base64url, 10, 0},
-	{"xoxe-", base64url, 10, 0},
-	{"xoxo-", base64url, 10, 0},
-	{"xoxp-", base64url, 10, 0},
-	{"xoxr-", base64url, 10, 0},
-	{"xoxs-", base64url, 10, 0},
-	{"sk_live_", alnum, 16, 0}, // Stripe
-	{"rk_live_", alnum, 16, 0},
+	{"AKIA", 2, upperDigit, 16, 16}, // AWS access key ids
+	{"ASIA", 2, upperDigit, 16, 16},
+	{"AIza", 1, base64url, 35, 35}, // Google API key
+	{"ghp_", 3, alnum, 36, 0},      // GitHub tokens
+	{"gho_", 3, alnum, 36, 0},
+	{"ghu_", 3, alnum, 36, 0},
+	{"ghs_", 3, alnum, 36, 0},
+	{"ghr_", 3, alnum, 36, 0},
+	{"github_pat_", 10, base64url, 22, 0},
+	{"glpat-", 5, base64url, 20, 0}, // GitLab
+	{"xoxa-", 4, base64url, 10, 0},  // Slack tokens
+	{"xoxb-", 4, base64url, 10, 0},
+	{"xoxe-", 4, base64url, 10, 0},
+	{"xoxo-", 4, base64url, 10, 0},
+	{"xoxp-", 4, base64url, 10, 0},
+	{"xoxr-", 4, base64url, 10, 0},
+	{"xoxs-", 4, base64url, 10, 0},
+	{"sk_live_", 7, alnum, 16, 0}, // Stripe
+	{"rk_live_", 7, alnum, 16, 0},
 }
 
-// findCloudKey goes from one character that a prefix ends with to the next.
+// findCloudKey goes from one character that a prefix can be told by to the next.
 func findCloudKey(b []byte, from int) (int, int, bool) {
 	for i := from; i < len(b); i++ {
-		switch b[i] {
-		case 'A':
-			if i == 0 || b[i-1] != 'I' {
-				continue
-			}
-		case 'a':
-			if i == 0 || b[i-1] != 'z' {
-				continue
-			}
-		case '_', '-':
-		default:
+		if marks[b[i]]&(markDash|markUnder|markI) == 0 {
 			continue
+		}
+		if b[i] != 'I' && (i == 0 || b[i-1] < 'a' || b[i-1] > 'z') {
+			continue // all the others have a small letter before it
 		}
 		for k := range keyKinds {
 			kind := &keyKinds[k]
-			start := i + 1 - len(kind.prefix)
-			if start < from || kind.prefix[len(kind.prefix)-1] != b[i] || string(b[start:i+1]) != kind.prefix {
+			start := i - kind.at
+			if kind.prefix[kind.at] != b[i] || start < from || !bytes.HasPrefix(b[start:], []byte(kind.prefix)) {
 				continue
 			}
 			if start > 0 && alnum(b[start-1]) {
 				continue
 			}
-			end := span(b, i+1, kind.class)
-			if n := end - (i + 1); n < kind.min || kind.max > 0 && n > kind.max {
+			begin := start + len(kind.prefix)
+			end := span(b, begin, kind.class)
+			if n := end - begin; n < kind.min || kind.max > 0 && n > kind.max {
 				continue
 			}
 			return start, end, true

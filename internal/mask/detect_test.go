@@ -17,20 +17,21 @@ func TestDetectorNames(t *testing.T) {
 func TestText(t *testing.T) {
 	r := detectAll(t)
 	hidden := map[string]string{
-		"4111111111111111":                                  "[payment-card]",
-		"4111-1111-1111-1111":                               "[payment-card]",
-		"x4111 1111 1111 1111x":                             "x[payment-card]x",
-		"378282246310005":                                   "[payment-card]",
-		"7 4111 1111 1111 1111 8":                           "7 [payment-card] 8",
-		"5555555555554444,378282246310005;6011111111111117": "[payment-card],[payment-card];[payment-card]",
-		"4222222222222 30569309025904":                      "[payment-card] [payment-card]",
-		"4111 1111 1111 1111 5555 5555 5555 4444":           "[payment-card] [payment-card]",
-		`Key (email)=(a.b@c.example) already exists.`:       `Key (email)=([email]) already exists.`,
-		"<a@b.co>,b@c.de":                                   "<[email]>,[email]",
-		"münz@straße.example":                               "[email]",
-		"a@b.co.":                                           "[email].",
-		pem:                                                 "[private-key]",
-		"-----BEGIN PRIVATE KEY-----\nMIIE":                 "[private-key]",
+		"4111111111111111":                                      "[payment-card]",
+		"4111-1111-1111-1111":                                   "[payment-card]",
+		"x4111 1111 1111 1111x":                                 "x[payment-card]x",
+		"378282246310005":                                       "[payment-card]",
+		"7 4111 1111 1111 1111 8":                               "7 [payment-card] 8",
+		"5555555555554444,378282246310005;6011111111111117":     "[payment-card],[payment-card];[payment-card]",
+		"3782 822463 10005, 3056 930902 5904, 4222-222-222-222": "[payment-card], [payment-card], [payment-card]",
+		"4222222222222 30569309025904":                          "[payment-card] [payment-card]",
+		"4111 1111 1111 1111 5555 5555 5555 4444":               "[payment-card] [payment-card]",
+		`Key (email)=(a.b@c.example) already exists.`:           `Key (email)=([email]) already exists.`,
+		"<a@b.co>,b@c.de":                                       "<[email]>,[email]",
+		"münz@straße.example":                                   "[email]",
+		"a@b.co.":                                               "[email].",
+		pem:                                                     "[private-key]",
+		"-----BEGIN PRIVATE KEY-----\nMIIE":                     "[private-key]",
 		"-----BEGIN OPENSSH PRIVATE KEY-----x-----END OPENSSH PRIVATE KEY-----":           "[private-key]",
 		"-----BEGIN PGP PRIVATE KEY BLOCK-----\nx\n-----END PGP PRIVATE KEY BLOCK-----\n": "[private-key]\n",
 		token:                                     "[jwt]",
@@ -53,7 +54,7 @@ func TestText(t *testing.T) {
 		}
 	}
 	for _, clean := range []string{
-		"", "hello", "4111111111111112", "1234567890123456", "41111111111111110000", "4111  1111 1111 1111", "0000000000000000",
+		"", "hello", "4111111111111112", "1234567890123456", "41111111111111110000", "4111  1111 1111 1111", "4111-1111 1111-1111", "4 111111111111111", "3 900000000006 17", "0000000000000000",
 		"411111111111111", "1700000000000", "2024-01-01 10:00:00.123456", "550e8400-e29b-41d4-a716-446655440000",
 		"@", "a@", "@b.co", "a@b", "a@1.2", "a@.co", "x @ y.z", "a@b.1c", "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----",
 		"eyJ.eyJ.x", "xeyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.x", "AKIA123", "AKIAIOSFODNN7EXAMPLEX", "XAKIAIOSFODNN7EXAMPLE",
@@ -92,4 +93,13 @@ func FuzzDetect(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Every prefix is found by the quick look at one of its characters.
+func TestPrefixMarks(t *testing.T) {
+	for _, k := range keyKinds {
+		if marks[k.prefix[k.at]]&(markDash|markUnder|markI) == 0 {
+			t.Errorf("%s would never be found", k.prefix)
+		}
+	}
 }
