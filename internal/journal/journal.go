@@ -153,6 +153,7 @@ func (j *Journal) closeTruncated() error {
 	}
 	j.first.Store(uint64(first))
 	j.end.Store(uint64(end))
+	j.stats.read.Store(j.start.checkpoint.From)
 	open := j.start.open
 	for _, c := range j.start.checkpoint.Sessions {
 		if !c.Over && !j.start.ended[c.Session] {

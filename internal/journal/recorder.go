@@ -36,9 +36,8 @@ const (
 	stateEnded
 )
 
-// Session returns the recorder of a session. The id is made of characters that
-// a NATS subject token may hold, at most [recording.MaxSession] of them, and is
-// never used again. With strict every command is on the disk, not only in the
+// Session returns the recorder of a session. The id is one that
+// [recording.ValidSession] accepts, and is never used again. With strict every command is on the disk, not only in the
 // file, when Command returns.
 func (j *Journal) Session(id string, o event.Origin, strict bool) *Recorder {
 	return &Recorder{j: j, id: id, origin: o, strict: strict, bufs: sync.Pool{New: func() any { return new([]byte) }}}
@@ -46,7 +45,7 @@ func (j *Journal) Session(id string, o event.Origin, strict bool) *Recorder {
 
 // Started opens the recording. It comes first, once.
 func (r *Recorder) Started(s event.SessionStarted) error {
-	if r.id == "" || len(r.id) > recording.MaxSession || event.Token(r.id) != r.id {
+	if !recording.ValidSession(r.id) {
 		return fmt.Errorf("session id %q can't be used as a name", r.id)
 	}
 	if !r.state.CompareAndSwap(stateNew, stateOpen) {

@@ -43,6 +43,22 @@ type Block struct {
 	Signature []byte
 }
 
+// ValidSession says whether id may name a session: 1 to [MaxSession] letters,
+// digits, "-" and "_". So it can be a file's name and a NATS subject's token.
+func ValidSession(id string) bool {
+	if id == "" || len(id) > MaxSession {
+		return false
+	}
+	for _, c := range []byte(id) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
 const (
 	magic       = "CHRB"
 	version     = 1
@@ -54,8 +70,8 @@ const (
 // Build makes a block of count frames whose bytes are raw, which it keeps.
 // With a key it is the last of its recording, and is signed.
 func Build(session string, index uint64, previous Hash, count uint32, raw []byte, key ed25519.PrivateKey) (*Block, error) {
-	if session == "" || len(session) > MaxSession {
-		return nil, fmt.Errorf("%w: session id of %d bytes, want 1 to %d", ErrFormat, len(session), MaxSession)
+	if !ValidSession(session) {
+		return nil, fmt.Errorf("%w: session id %q", ErrFormat, session)
 	}
 	if len(raw) > MaxRaw {
 		return nil, fmt.Errorf("%w: block of %d bytes, the limit is %d", ErrFormat, len(raw), MaxRaw)
@@ -162,8 +178,8 @@ func (c *Codec) Decode(data []byte) (*Block, error) {
 		return nil, fmt.Errorf("%w: %d bytes behind the block", ErrFormat, len(r.rest))
 	case sum != crc32.Checksum(data[:summed], castagnoli):
 		return nil, fmt.Errorf("%w: checksum of block %d is wrong: its bytes were damaged", ErrFormat, b.Index)
-	case b.Session == "" || len(b.Session) > MaxSession:
-		return nil, fmt.Errorf("%w: session id of %d bytes", ErrFormat, len(b.Session))
+	case !ValidSession(b.Session):
+		return nil, fmt.Errorf("%w: session id %q", ErrFormat, b.Session)
 	case size > MaxRaw:
 		return nil, fmt.Errorf("%w: block %d claims %d bytes, the limit is %d", ErrFormat, b.Index, size, MaxRaw)
 	}
