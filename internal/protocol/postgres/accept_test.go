@@ -31,7 +31,7 @@ func startupBytes(version uint32, pairs ...string) []byte {
 
 // accepted runs Accept on one end of a real connection and a client on the
 // other, and returns what Accept did and all that the client read.
-func accepted(t *testing.T, options AcceptOptions, client func(net.Conn)) (*Client, error, []byte) {
+func accepted(t *testing.T, options AcceptOptions, client func(net.Conn)) (*Client, []byte, error) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -59,7 +59,7 @@ func accepted(t *testing.T, options AcceptOptions, client func(net.Conn)) (*Clie
 	if err == nil {
 		c.socket.Close()
 	}
-	return c, err, <-read
+	return c, <-read, err
 }
 
 func TestAcceptPackets(t *testing.T) {
@@ -101,7 +101,7 @@ func TestAcceptPackets(t *testing.T) {
 		{"TLS where none is offered", []byte("\x16\x03\x01\x00\x05hello"), nil, "08P01", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err, answer := accepted(t, AcceptOptions{}, func(conn net.Conn) { conn.Write(tt.sent) })
+			c, answer, err := accepted(t, AcceptOptions{}, func(conn net.Conn) { conn.Write(tt.sent) })
 			if !strings.HasPrefix(string(answer), tt.answer) {
 				t.Errorf("the client read %q, want %q…", answer, tt.answer)
 			}
@@ -127,7 +127,7 @@ func TestAcceptPackets(t *testing.T) {
 
 func TestAcceptGoneClient(t *testing.T) {
 	for _, sent := range []string{"", "\x00", "\x00\x00\x00\x20\x00\x03\x00\x00us", string(packet(codeGSSENCRequest))} {
-		_, err, _ := accepted(t, AcceptOptions{}, func(conn net.Conn) {
+		_, _, err := accepted(t, AcceptOptions{}, func(conn net.Conn) {
 			conn.Write([]byte(sent))
 			conn.(*net.TCPConn).CloseWrite()
 		})
@@ -138,7 +138,7 @@ func TestAcceptGoneClient(t *testing.T) {
 }
 
 func TestAcceptTimeout(t *testing.T) {
-	_, err, answer := accepted(t, AcceptOptions{Timeout: time.Millisecond}, func(conn net.Conn) { conn.Write([]byte("\x00\x00")) })
+	_, answer, err := accepted(t, AcceptOptions{Timeout: time.Millisecond}, func(conn net.Conn) { conn.Write([]byte("\x00\x00")) })
 	var r *Refusal
 	if !errors.As(err, &r) || r.Reason != event.ReasonTimeout || !strings.Contains(string(answer), "VFATAL\x00") {
 		t.Errorf("%v, and the client read %q", err, answer)
@@ -148,7 +148,7 @@ func TestAcceptTimeout(t *testing.T) {
 func TestAcceptCancelRequest(t *testing.T) {
 	for _, n := range []int{4, 32, 256} {
 		secret := bytes.Repeat([]byte{7}, n)
-		c, err, _ := accepted(t, AcceptOptions{}, func(conn net.Conn) {
+		c, _, err := accepted(t, AcceptOptions{}, func(conn net.Conn) {
 			conn.Write(packet(codeCancelRequest, append([]byte{0, 0, 1, 2}, secret...)...))
 		})
 		if err != nil {
@@ -159,7 +159,7 @@ func TestAcceptCancelRequest(t *testing.T) {
 		}
 	}
 	for _, n := range []int{0, 3, 257} {
-		_, err, answer := accepted(t, AcceptOptions{}, func(conn net.Conn) {
+		_, answer, err := accepted(t, AcceptOptions{}, func(conn net.Conn) {
 			conn.Write(packet(codeCancelRequest, make([]byte, 4+n)...))
 		})
 		if err == nil || len(answer) > 0 {
@@ -173,7 +173,7 @@ func TestAcceptCancelRequest(t *testing.T) {
 func TestAcceptInjectionBeforeTLS(t *testing.T) {
 	cert := certificate(t, "orders.db.test")
 	options := AcceptOptions{Certificate: func(context.Context, string) (*tls.Certificate, error) { return cert, nil }}
-	c, err, answer := accepted(t, options, func(conn net.Conn) {
+	c, answer, err := accepted(t, options, func(conn net.Conn) {
 		conn.Write(append(packet(codeSSLRequest), startupBytes(3<<16, "user", "mallory")...))
 		io.ReadFull(conn, make([]byte, 1))
 		tls.Client(conn, &tls.Config{RootCAs: server.ca.Pool(), ServerName: "orders.db.test"}).Handshake()

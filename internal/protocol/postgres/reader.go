@@ -6,11 +6,13 @@ import (
 	"io"
 )
 
-// Sizes of a direction's buffer. It starts and rests at restBuffer; one big
-// message makes it grow, as its bytes arrive, and it shrinks again after.
+// Sizes of a direction's buffer. It starts at restBuffer, which is enough for
+// most sessions, and doubles up to busyBuffer when reads fill it. One big
+// message makes it grow beyond that, as its bytes arrive, and it shrinks again
+// after.
 const (
-	restBuffer = 32 << 10
-	keepBuffer = 128 << 10
+	restBuffer = 16 << 10
+	busyBuffer = 64 << 10
 )
 
 // errMessageLength is a length field that no message can have.
@@ -82,8 +84,8 @@ func (r *reader) discard(n int) error {
 }
 
 // fits reports whether a frame of that size can be had without the buffer
-// growing beyond its rest.
-func (r *reader) fits(size int) bool { return size <= restBuffer || r.w-r.r >= size }
+// growing for it alone.
+func (r *reader) fits(size int) bool { return size <= busyBuffer || r.w-r.r >= size }
 
 // fill reads until n bytes are there.
 func (r *reader) fill(n int) error {
@@ -108,11 +110,15 @@ func (r *reader) fill(n int) error {
 	return nil
 }
 
-// makeRoom moves what is left to the front and gives a grown buffer back.
+// makeRoom moves what is left to the front, of a larger buffer when the last
+// read filled this one, and of a small one after a big message.
 func (r *reader) makeRoom() {
 	left := r.buf[r.r:r.w]
-	if len(r.buf) > keepBuffer && len(left) < restBuffer {
+	switch {
+	case len(r.buf) > busyBuffer && len(left) < restBuffer:
 		r.buf = make([]byte, restBuffer)
+	case r.w == len(r.buf) && len(r.buf) < busyBuffer:
+		r.buf = make([]byte, 2*len(r.buf))
 	}
 	copy(r.buf, left)
 	r.r, r.w = 0, len(left)
