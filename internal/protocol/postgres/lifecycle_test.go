@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"chaperone.dev/chaperone/internal/lab"
@@ -265,6 +266,25 @@ func TestConnectRefusals(t *testing.T) {
 			t.Errorf("%#v", err)
 		}
 	})
+}
+
+// SCRAM-SHA-256-PLUS: the proof is bound to this TLS channel.
+func TestConnectBindsTheChannel(t *testing.T) {
+	pg := realServer(t)
+	o := UpstreamOptions{
+		Dial: dialer(pg.Addr()), User: "postgres", Password: pg.Password(), Database: "postgres",
+		TLS: &tls.Config{RootCAs: server.ca.Pool(), ServerName: "orders.db.test"},
+	}
+	config, err := (&Upstream{options: o}).config(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.ChannelBinding = "require"
+	conn, err := pgconn.ConnectConfig(testContext(t), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close(context.Background())
 }
 
 func TestClientIsToldOfAFailedUpstream(t *testing.T) {

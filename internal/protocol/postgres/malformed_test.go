@@ -199,11 +199,19 @@ func TestPanicEndsOneSession(t *testing.T) {
 	other.want("another session", "T1 D:1 C:SELECT 1 Z:I")
 }
 
-func TestUnsafeClientEncoding(t *testing.T) {
+func TestSettingsThatHideQueries(t *testing.T) {
 	p := newProxy(t, nil)
 	c := p.raw()
 	c.send(q("SET client_encoding TO SJIS"))
 	c.want("SJIS", "C:SET FATAL:0A000 end")
+	c = p.raw()
+	c.send(q("SET standard_conforming_strings TO off"))
+	c.want("strings", "C:SET FATAL:0A000 end")
+	c = p.dial()
+	c.startup(pgproto3.ProtocolVersion30, map[string]string{"user": "u", "options": "-c standard_conforming_strings=off"})
+	if got := c.read(); got != "FATAL:0A000 end" {
+		t.Errorf("strings at the start: %s", got)
+	}
 	c = p.raw()
 	c.send(q("SET client_encoding TO LATIN1"))
 	c.want("LATIN1", "C:SET Z:I")

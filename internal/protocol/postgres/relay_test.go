@@ -2,7 +2,9 @@ package postgres
 
 import (
 	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -115,5 +117,46 @@ func TestPipelineWithDeniedCommand(t *testing.T) {
 	s := p.only()
 	if !slices.Contains(s.begun(), "DENY SELECT name AS forbidden FROM people WHERE id = $1") {
 		t.Errorf("begun: %q", s.begun())
+	}
+}
+
+// The same bytes in pieces of every size mean the same.
+func TestMessagesInPieces(t *testing.T) {
+	for _, size := range []int{1, 3, 7, 64} {
+		p := newProxy(t, nil)
+		c := p.raw()
+		var all []byte
+		for _, m := range messages(q("SELECT ssn FROM people WHERE id = 1"), parse("s", "SELECT 1 AS forbidden"), bind("", "s"), execute("", 0), sync_) {
+			all, _ = m.Encode(all)
+		}
+		for len(all) > 0 {
+			n := min(size, len(all))
+			c.write(all[:n])
+			all = all[n:]
+		}
+		c.want("query", "T1 D:masked C:SELECT 1 Z:I")
+		c.want("batch", "1 2 E:42501 Z:I")
+	}
+}
+
+// pgbench is libpq with its pipeline mode.
+func TestPgbench(t *testing.T) {
+	p := newProxy(t, nil)
+	bin := realServer(t).BinDir() + "/pgbench"
+	script := filepath.Join(t.TempDir(), "pipeline.sql")
+	err := os.WriteFile(script, []byte(strings.Join([]string{
+		`\set id random(1, 3)`, `\startpipeline`, `BEGIN;`, `SELECT name FROM people WHERE id = :id;`,
+		`UPDATE people SET name = 'x' WHERE id = :id;`, `COMMIT;`, `SELECT ssn FROM people;`, `\endpipeline`,
+	}, "\n")), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []string{"extended", "prepared"} {
+		cmd := exec.CommandContext(testContext(t), bin, "-n", "-M", mode, "-c", "4", "-j", "2", "-t", "50", "-f", script, p.dsn(""))
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "number of transactions actually processed: 200/200") ||
+			!strings.Contains(string(out), "failed transactions: 0") {
+			t.Errorf("%s: %v\n%s", mode, err, out)
+		}
 	}
 }

@@ -24,7 +24,12 @@ type Session interface {
 	// Begin decides one execution of p. When it returns without an error the
 	// command is allowed and has been written down: the caller may send it
 	// upstream, and calls the Command's End exactly once. An error is a
-	// *Refusal and is on record already.
+	// *Refusal and is on record already. It must return soon after ctx ends.
+	//
+	// What changes client_encoding or standard_conforming_strings changes how
+	// the server reads the next query, which can be on its way before the
+	// change is reported: Begin should refuse it. A report of a value that
+	// can't be inspected ends the session, but that may be a query late.
 	Begin(ctx context.Context, p Prepared, params Params) (Command, error)
 
 	// Text covers what may not be seen in free text from the server: the
