@@ -8,6 +8,11 @@ import (
 
 // Catalog is a snapshot of the relations of one database. It is immutable once
 // it was made, and shared.
+//
+// It holds what was committed when it was loaded. So load a new one when a
+// session's DDL was committed, and now and then for that of others. While a
+// session has DDL of its own in an open transaction, no catalog tells what its
+// statements mean: refuse those whose plan is [Plan.Sensitive] until then.
 type Catalog struct {
 	// Fingerprint changes when a relation, a column, a view or a function
 	// does; see [Fingerprint].

@@ -98,12 +98,14 @@ type viewTaint struct {
 	err       error
 }
 
-// coverageOf returns the coverage of a catalog, kept until another is asked for.
+// coverageOf returns the coverage of a catalog, kept until another is asked
+// for. Then the plans that were made with it go too.
 func (r *Rules) coverageOf(cat *Catalog) *coverage {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.coverage == nil || r.coverage.cat != cat {
 		r.coverage = newCoverage(r, cat)
+		r.plans.Purge()
 	}
 	return r.coverage
 }

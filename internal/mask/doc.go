@@ -16,7 +16,9 @@
 // cursors, COPY of masked columns, writing masked values elsewhere, statistics
 // and large objects, and what would tell a masked value by the rows that come
 // back: comparisons other than equality with a constant, sorting by it, and so
-// on. See control in control.go for the exact rules.
+// on. See control in control.go for the exact rules, and statement.go for the
+// kinds of statements. One channel stays open by nature: whether a statement
+// fails may depend on a masked value (1 / CASE WHEN …), one bit at a time.
 //
 // The package knows no connection, no session and no approval; it is handed
 // statements, a [Catalog] and rows.

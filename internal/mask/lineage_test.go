@@ -379,6 +379,10 @@ func TestUntraceable(t *testing.T) {
 		"SELECT x.a FROM customers, XMLTABLE('/a' PASSING (ssn::xml) COLUMNS a text) x",
 		"EXPLAIN SELECT 1 FROM customers WHERE ssn LIKE 'Q%'",
 		"SELECT id, (SELECT count(*) FROM other o (ssn), (generate_series(1, 1) a JOIN generate_series(1, 1) b ON ssn > 'Q')) FROM customers",
+		// hiding and replacing
+		"CREATE OR REPLACE VIEW clean AS SELECT id, ssn AS name FROM customers", "CREATE VIEW n AS SELECT ssn FROM customers",
+		"CREATE TEMP TABLE other (id int)", "CREATE TABLE hr.other (id int)", "CREATE TEMP VIEW other AS SELECT 1", "SELECT 1 INTO TEMP other", "CREATE TEMP TABLE other AS SELECT 1",
+		"ALTER TABLE other RENAME TO orders", "ALTER TABLE other RENAME TO customers", "CREATE TEMP SEQUENCE other", "ALTER TABLE other INHERIT customers", "ALTER TABLE other ATTACH PARTITION customers DEFAULT",
 		// what isn't known
 		"SELECT * FROM nowhere", "SELECT nothing FROM other", "SELECT other.nothing FROM other",
 	} {
@@ -400,7 +404,7 @@ func TestHarmless(t *testing.T) {
 		"BEGIN", "COMMIT", "SET search_path = hr", "SHOW ALL", "CREATE TABLE n (id int)", "CREATE TEMP TABLE n AS SELECT id FROM customers",
 		"INSERT INTO other SELECT id, name FROM customers", "UPDATE other SET note = 'x' WHERE id = 1", "DELETE FROM other", "TRUNCATE other",
 		"COPY other TO STDOUT", "COPY (SELECT id, name FROM customers) TO STDOUT", "COPY customers FROM STDIN", "COPY customers (id, name) TO STDOUT",
-		"CREATE INDEX ON customers (ssn)", "CREATE VIEW n AS SELECT id, ssn FROM customers", "ALTER TABLE other ADD b int", "DROP TABLE other",
+		"CREATE INDEX ON customers (ssn)", "CREATE VIEW n AS SELECT id, name FROM customers", "CREATE OR REPLACE VIEW clean AS SELECT id, name FROM customers", "CREATE TABLE IF NOT EXISTS other (id int)", "ALTER TABLE other RENAME note TO n", "ALTER TABLE other RENAME TO fresh", "ALTER TABLE other ADD b int", "DROP TABLE other",
 		"VACUUM customers", "ANALYZE", "LISTEN c", "NOTIFY c, 'x'", "SELECT nextval('s')", "SELECT set_config('search_path', '', false)",
 		"SELECT id FROM customers WHERE ssn = $1", "SELECT id FROM customers WHERE ssn = ANY ($1)", "INSERT INTO customers VALUES (1, 'a', 'b', 'c')",
 		"SELECT a.id FROM customers a JOIN customers b ON a.ssn = b.ssn", "SELECT id FROM customers WHERE ssn IN (SELECT ssn FROM customers)",

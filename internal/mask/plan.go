@@ -3,6 +3,7 @@ package mask
 import (
 	"fmt"
 	"slices"
+	"weak"
 
 	"chaperone.dev/chaperone/internal/pgsql"
 	"chaperone.dev/chaperone/pkg/policy"
@@ -93,11 +94,12 @@ func (r *Rules) Plan(stmt *pgsql.Statement, cat *Catalog, searchPath []string) (
 	if cat == nil {
 		return nil, untraceable("the target's catalog isn't known, so nothing can be traced to masked columns")
 	}
-	if p, ok := r.plans.Get(stmt); ok && p.cat == cat && slices.Equal(p.path, searchPath) && (p.path == nil) == (searchPath == nil) {
+	key := weak.Make(stmt)
+	if p, ok := r.plans.Get(key); ok && p.cat == cat && slices.Equal(p.path, searchPath) && (p.path == nil) == (searchPath == nil) {
 		return p.plan, p.err
 	}
 	plan, err := r.trace(stmt, cat, searchPath)
-	r.plans.Add(stmt, &planned{cat: cat, path: slices.Clone(searchPath), plan: plan, err: err})
+	r.plans.Add(key, &planned{cat: cat, path: slices.Clone(searchPath), plan: plan, err: err})
 	return plan, err
 }
 

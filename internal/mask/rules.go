@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"weak"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
@@ -15,14 +16,17 @@ import (
 
 // Rules are the masks that hold for one principal at one target. They are
 // immutable apart from their caches and safe for concurrent use. Share them
-// between the sessions of a job: the caches pay off.
+// between the sessions of a job that use the same database: the caches, which
+// are for one [Catalog] at a time, pay off.
 type Rules struct {
 	columns   []columnRule
 	detectors detectorSet
 	labels    [detectorCount]string // of each detector in force
 
 	views *pgsql.Parser // reads the definitions of views
-	plans *lru.Cache[*pgsql.Statement, *planned]
+	// plans by statement. The weak keys don't hold parse trees in memory that
+	// the parser has forgotten.
+	plans *lru.Cache[weak.Pointer[pgsql.Statement], *planned]
 
 	mu       sync.Mutex
 	coverage *coverage // of the catalog that was used last
@@ -73,7 +77,7 @@ func Compile(docs []policy.Mask, target string, principal policy.Principal) (*Ru
 	}
 	if len(r.columns) > 0 {
 		r.views = pgsql.NewParser(pgsql.Options{CacheEntries: 64, CacheBytes: 4 << 20})
-		plans, err := lru.New[*pgsql.Statement, *planned](planCacheSize)
+		plans, err := lru.New[weak.Pointer[pgsql.Statement], *planned](planCacheSize)
 		if err != nil {
 			return nil, fmt.Errorf("mask: plan cache: %w", err)
 		}

@@ -11,8 +11,12 @@ import (
 func (a *analyzer) statement(n *pg_query.Node) (output, error) {
 	anyRows := output{open: true}
 	switch s := n.GetNode().(type) {
-	case *pg_query.Node_SelectStmt, *pg_query.Node_InsertStmt, *pg_query.Node_UpdateStmt,
-		*pg_query.Node_DeleteStmt, *pg_query.Node_MergeStmt:
+	case *pg_query.Node_SelectStmt:
+		if err := a.fresh(s.SelectStmt.IntoClause.GetRel()); err != nil {
+			return output{}, err
+		}
+		return a.query(n, nil, nil)
+	case *pg_query.Node_InsertStmt, *pg_query.Node_UpdateStmt, *pg_query.Node_DeleteStmt, *pg_query.Node_MergeStmt:
 		return a.query(n, nil, nil)
 	case *pg_query.Node_ExplainStmt:
 		// The plan shows constants of the statement and numbers of rows; the
@@ -22,24 +26,34 @@ func (a *analyzer) statement(n *pg_query.Node) (output, error) {
 	case *pg_query.Node_CopyStmt:
 		return a.copy(s.CopyStmt)
 	case *pg_query.Node_CreateTableAsStmt:
+		if err := a.fresh(s.CreateTableAsStmt.Into.GetRel()); err != nil {
+			return output{}, err
+		}
 		return output{}, a.clear(s.CreateTableAsStmt.Query)
 	case *pg_query.Node_ViewStmt:
-		// Reading the view is traced through its definition. Tracing it now
-		// refuses conditions over masked values, which nothing checks later.
-		_, err := a.query(s.ViewStmt.Query, nil, nil)
-		return output{}, err
-	case *pg_query.Node_AlterTableStmt:
-		return output{}, a.unmasked(s.AlterTableStmt.Relation, "ALTER")
-	case *pg_query.Node_RenameStmt:
-		if s.RenameStmt.Relation == nil {
-			return output{}, untraceable("ALTER … RENAME of what isn't a table can't be let through: masks go by names")
+		// A view that replaces a clear one shows its columns at once, before
+		// its transaction ends and any catalog tells of it.
+		if err := a.fresh(s.ViewStmt.View); err != nil {
+			return output{}, err
 		}
-		return output{}, a.unmasked(s.RenameStmt.Relation, "ALTER … RENAME")
+		return output{}, a.clear(s.ViewStmt.Query)
+	case *pg_query.Node_CreateStmt:
+		return output{}, a.fresh(s.CreateStmt.Relation)
+	case *pg_query.Node_CreateSeqStmt:
+		return output{}, a.fresh(s.CreateSeqStmt.Sequence)
+	case *pg_query.Node_AlterTableStmt:
+		return output{}, a.alter(s.AlterTableStmt)
+	case *pg_query.Node_RenameStmt:
+		return output{}, a.rename(s.RenameStmt)
 	case *pg_query.Node_AlterObjectSchemaStmt:
-		if s.AlterObjectSchemaStmt.Relation == nil {
+		r := s.AlterObjectSchemaStmt.Relation
+		if r == nil {
 			return output{}, untraceable("ALTER … SET SCHEMA of what isn't a table can't be let through: masks go by names")
 		}
-		return output{}, a.unmasked(s.AlterObjectSchemaStmt.Relation, "ALTER … SET SCHEMA")
+		if err := a.unmasked(r, "ALTER … SET SCHEMA"); err != nil {
+			return output{}, err
+		}
+		return output{}, a.unused(r.Relname, "")
 	case *pg_query.Node_IndexStmt:
 		return output{}, a.index(s.IndexStmt)
 	case *pg_query.Node_CreateSchemaStmt:
@@ -51,8 +65,8 @@ func (a *analyzer) statement(n *pg_query.Node) (output, error) {
 		*pg_query.Node_DeallocateStmt, *pg_query.Node_ClosePortalStmt, *pg_query.Node_ConstraintsSetStmt,
 		*pg_query.Node_ListenStmt, *pg_query.Node_UnlistenStmt, *pg_query.Node_NotifyStmt, *pg_query.Node_LockStmt,
 		*pg_query.Node_TruncateStmt, *pg_query.Node_VacuumStmt, *pg_query.Node_ClusterStmt, *pg_query.Node_ReindexStmt,
-		*pg_query.Node_CheckPointStmt, *pg_query.Node_RefreshMatViewStmt, *pg_query.Node_CreateStmt,
-		*pg_query.Node_DropStmt, *pg_query.Node_CreateSeqStmt, *pg_query.Node_AlterSeqStmt, *pg_query.Node_GrantStmt,
+		*pg_query.Node_CheckPointStmt, *pg_query.Node_RefreshMatViewStmt,
+		*pg_query.Node_DropStmt, *pg_query.Node_AlterSeqStmt, *pg_query.Node_GrantStmt,
 		*pg_query.Node_GrantRoleStmt, *pg_query.Node_CommentStmt, *pg_query.Node_CreateEnumStmt,
 		*pg_query.Node_AlterEnumStmt, *pg_query.Node_CompositeTypeStmt, *pg_query.Node_CreateStatsStmt,
 		*pg_query.Node_CreateDomainStmt, *pg_query.Node_AlterOwnerStmt:
@@ -129,6 +143,64 @@ func (a *analyzer) unmasked(r *pg_query.RangeVar, what string) error {
 	}
 	if slices.ContainsFunc(columns, func(c column) bool { return c.taint.any() }) {
 		return untraceable("%s of %s can't be let through: it has masked columns", what, rel)
+	}
+	return nil
+}
+
+// alter lets ALTER TABLE through where neither the table nor a partition or
+// parent that it is given has masked columns.
+func (a *analyzer) alter(s *pg_query.AlterTableStmt) error {
+	if err := a.unmasked(s.Relation, "ALTER"); err != nil {
+		return err
+	}
+	for _, n := range s.Cmds {
+		def := n.GetAlterTableCmd().GetDef()
+		for _, r := range []*pg_query.RangeVar{def.GetRangeVar(), def.GetPartitionCmd().GetName()} {
+			if err := a.unmasked(r, "ALTER … ATTACH or INHERIT"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (a *analyzer) rename(s *pg_query.RenameStmt) error {
+	if s.Relation == nil {
+		return untraceable("ALTER … RENAME of what isn't a table can't be let through: masks go by names")
+	}
+	if err := a.unmasked(s.Relation, "ALTER … RENAME"); err != nil {
+		return err
+	}
+	switch s.RenameType {
+	case pg_query.ObjectType_OBJECT_COLUMN, pg_query.ObjectType_OBJECT_TABCONSTRAINT:
+		return nil
+	}
+	return a.unused(s.Newname, "")
+}
+
+// fresh refuses to make a relation that would hide another of its name, or be
+// hidden by it: which one a later statement means could not be told.
+func (a *analyzer) fresh(r *pg_query.RangeVar) error {
+	if r == nil {
+		return nil
+	}
+	own := "" // of a temporary one: not known
+	switch {
+	case r.Relpersistence == "t":
+	case r.Schemaname != "":
+		own = r.Schemaname
+	case len(a.path) > 0:
+		own = a.path[0]
+	}
+	return a.unused(r.Relname, own)
+}
+
+// unused refuses a name that a relation in another schema than own has.
+func (a *analyzer) unused(name, own string) error {
+	for _, r := range a.coverage.cat.byName[name] {
+		if r.schema != own {
+			return untraceable("a relation named %s exists as %s: another of the name can't be made while columns are masked", name, r)
+		}
 	}
 	return nil
 }
