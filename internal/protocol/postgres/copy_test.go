@@ -135,3 +135,17 @@ func TestCopyFailedBeforeItReads(t *testing.T) {
 		}
 	}
 }
+
+// Data that is larger than any buffer goes on in pieces.
+func TestCopyOfLargeValues(t *testing.T) {
+	p := newProxy(t, func(p *proxy) { p.relay.MaxMessage = 4 << 20 })
+	c := p.raw()
+	big := strings.Repeat("x", 3<<20)
+	c.send(q("COPY people (id, name) FROM STDIN"))
+	c.want("copy", "G")
+	c.send(copyData("7\t"+big+"\n"), copyData("8\tsue\n"), copyDone)
+	c.want("data", "C:COPY 2 Z:I")
+	if got := column(t, p.database, "SELECT length(name)::text FROM people WHERE id IN (7, 8) ORDER BY id"); got != "3145728,3" {
+		t.Errorf("lengths %s", got)
+	}
+}

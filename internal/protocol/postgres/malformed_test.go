@@ -22,6 +22,7 @@ func header(typ byte, length uint32) []byte {
 }
 
 func TestMalformedMessages(t *testing.T) {
+	shared := database(t)
 	for _, tt := range []struct {
 		name string
 		sent []byte
@@ -56,7 +57,7 @@ func TestMalformedMessages(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			p := newProxy(t, nil)
+			p := newProxy(t, func(p *proxy) { p.database = shared })
 			c := p.raw()
 			c.write(tt.sent)
 			c.want(tt.name, tt.want+" end")

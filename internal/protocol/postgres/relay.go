@@ -211,7 +211,7 @@ func (r *relay) finish(ctx context.Context, end ending) Result {
 	told := make(chan struct{})
 	go func() {
 		defer close(told)
-		r.finishClient(result.Reason, tell)
+		r.finishClient(result.Reason == event.ReasonClientClosed && !errors.Is(end.err, errTerminate), tell)
 	}()
 	r.finishUpstream(ctx, end, running)
 	<-told
@@ -276,8 +276,8 @@ func (r *relay) finishUpstream(ctx context.Context, end ending, running bool) {
 	}
 }
 
-func (r *relay) finishClient(reason string, tell *Refusal) {
-	if reason == event.ReasonClientClosed {
+func (r *relay) finishClient(gone bool, tell *Refusal) {
+	if gone {
 		r.client.Close()
 		return
 	}

@@ -31,6 +31,7 @@ func pgError(t *testing.T, err error) *pgconn.PgError {
 }
 
 func TestSimpleQueryWithPsql(t *testing.T) {
+	shared := database(t)
 	for _, tt := range []struct {
 		name, sql string
 		want      []string
@@ -49,7 +50,8 @@ func TestSimpleQueryWithPsql(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			out := newProxy(t, nil).psql("", "-c", tt.sql)
+			p := newProxy(t, func(p *proxy) { p.database = shared })
+			out := p.psql("", "-c", tt.sql)
 			for _, want := range tt.want {
 				if !strings.Contains(out, want) {
 					t.Errorf("%q isn't in\n%s", want, out)
