@@ -1,8 +1,10 @@
 package mask
 
 import (
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"chaperone.dev/chaperone/internal/pgsql"
@@ -285,4 +287,24 @@ func FuzzPlan(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestRulesAreSharedBySessions(t *testing.T) {
+	rules, cat, parser := ssnRules(t), handMade(), pgsql.NewParser(pgsql.Options{})
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 50 {
+				q, err := parser.Parse(fmt.Sprintf("SELECT 'a%d', x FROM v, customers WHERE id = %d", i%7, g))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if p, err := rules.Plan(q.Statements[0], cat, []string{"public"}); err != nil || !p.Masked() {
+					t.Errorf("%v, %v", p, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
