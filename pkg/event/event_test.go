@@ -138,6 +138,30 @@ func TestCommandJSONIsWhatTheEncoderSays(t *testing.T) {
 	}
 }
 
+// What other types carry from a client is no danger to a terminal either.
+func TestEventHoldsNoControlCharacter(t *testing.T) {
+	const name = "psql\u009b31m\x7f\u0080\x1b[2J\u00a0é"
+	e, err := event.NewWithID("id", event.Origin{Cluster: "c", Node: "n"}, at, &event.SessionStarted{Application: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := e.AppendJSON(nil)
+	if i := strings.IndexFunc(string(line), func(r rune) bool { return r < 0x20 || r >= 0x7f && r < 0xa0 }); i >= 0 {
+		t.Errorf("control character at %d of %q", i, line)
+	}
+	back, err := event.Decode(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := back.Payload()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := data.(*event.SessionStarted).Application; got != name {
+		t.Errorf("read back %q, want %q", got, name)
+	}
+}
+
 func TestSubject(t *testing.T) {
 	for _, c := range []struct {
 		origin event.Origin

@@ -98,7 +98,7 @@ func (p *Parsed) appendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends the whole event as one JSON object. Data must be valid
-// JSON; it is copied as it is.
+// JSON; it is copied as it is, but for control characters, which are escaped.
 func (e *Event) AppendJSON(b []byte) []byte {
 	b = appendString(append(b, `{"specversion":`...), e.SpecVersion)
 	b = appendString(append(b, `,"id":`...), e.ID)
@@ -108,8 +108,29 @@ func (e *Event) AppendJSON(b []byte) []byte {
 	b = append(b, `,"time":"`...)
 	b = e.Time.AppendFormat(b, time.RFC3339Nano)
 	b = appendString(append(b, `","datacontenttype":`...), e.DataContentType)
-	b = append(append(b, `,"data":`...), e.Data...)
+	b = appendData(append(b, `,"data":`...), e.Data)
 	return append(b, '}')
+}
+
+// appendData copies valid JSON and escapes what encoding/json leaves: U+007F to
+// U+009F. In valid JSON those stand inside strings only.
+func appendData(b, data []byte) []byte {
+	const hex = "0123456789abcdef"
+	start := 0
+	for i := 0; i < len(data); i++ {
+		c, size := data[i], 1
+		if c == 0xc2 && i+1 < len(data) && data[i+1] < 0xa0 {
+			c, size = data[i+1], 2
+		}
+		if c != 0x7f && size == 1 {
+			continue
+		}
+		b = append(b, data[start:i]...)
+		b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+		i += size - 1
+		start = i + 1
+	}
+	return append(b, data[start:]...)
 }
 
 func appendNonEmpty(b []byte, name, value string) []byte {
