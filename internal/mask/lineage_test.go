@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -505,4 +506,29 @@ func rewriterError(plan *Plan, fields []pgconn.FieldDescription) error {
 	}
 	_, err := plan.Rewriter(f)
 	return err
+}
+
+// What psql asks for its \d commands (as psql -E shows it) isn't in the way of
+// masks, and reads only.
+func TestPsqlDescribeCommands(t *testing.T) {
+	d := newDatabase(t)
+	queries, err := os.ReadFile("testdata/psql-15.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := d.sql.Parse(string(queries))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(q.Statements) < 20 {
+		t.Fatalf("%d statements", len(q.Statements))
+	}
+	for i, s := range q.Statements {
+		if f := s.Facts(""); !f.ReadOnly {
+			t.Errorf("query %d isn't read-only: %v", i+1, f.Functions)
+		}
+		if _, err := d.rules.Plan(s, d.cat, []string{"public"}); err != nil {
+			t.Errorf("query %d: %v", i+1, err)
+		}
+	}
 }
