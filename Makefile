@@ -15,7 +15,7 @@ help: ## list the targets
 
 build: ## bin/chaperone, bin/chaperoned, bin/chaperone-sink
 	@tools/setup.sh build
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 
 demo: build ## run the main job on this machine, show each step (ARGS=--stay leaves it up)
 	@tools/setup.sh test

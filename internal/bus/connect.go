@@ -12,8 +12,10 @@ import (
 type Remote struct {
 	URL      string // "tls://host:4222", several separated by ","
 	Role     Role
-	SeedFile string // NKEY seed
-	CAFile   string // PEM; empty: the system's
+	SeedFile string // NKEY seed; or
+	// CredsFile holds a user JWT and its seed.
+	CredsFile string
+	CAFile    string // PEM; empty: the system's
 	// Changed, if set, is told when the connection is lost and is back. It
 	// must not block.
 	Changed func(connected bool, err error)
@@ -29,6 +31,9 @@ func Connect(r Remote) (*nats.Conn, error) {
 			return nil, fmt.Errorf("NATS key %s: %w", r.SeedFile, err)
 		}
 		opts = append(opts, key)
+	}
+	if r.CredsFile != "" {
+		opts = append(opts, nats.UserCredentials(r.CredsFile))
 	}
 	if r.CAFile != "" {
 		opts = append(opts, nats.RootCAs(r.CAFile))

@@ -65,6 +65,10 @@ func permissions(r Role, cluster, node string) *server.Permissions {
 	return &server.Permissions{Publish: none, Subscribe: none}
 }
 
+// SeedFile is where [Embedded] keeps the NKEY seed of a role, below its state
+// folder.
+func SeedFile(dir string, r Role) string { return filepath.Join(dir, "nats", string(r)+".nk") }
+
 // loadKey reads a role's seed, or makes one. The file is readable by its owner
 // only.
 func loadKey(dir string, r Role) (nkeys.KeyPair, error) {

@@ -149,6 +149,10 @@ func (s *Server) admit(ctx context.Context, conn *net.TCPConn) {
 	}
 }
 
+// leaveGrace is how long the sessions of a job that ended have to end by
+// themselves: their clients are gone, so they are about to.
+const leaveGrace = 500 * time.Millisecond
+
 // EndJob ends the sessions of a job, and waits until they have ended or ctx
 // is done.
 func (s *Server) EndJob(ctx context.Context, job, reason string) {
@@ -156,18 +160,30 @@ func (s *Server) EndJob(ctx context.Context, job, reason string) {
 	ending := slices.Collect(maps.Keys(s.byJob[job]))
 	maps.DeleteFunc(s.rules, func(key rulesKey, _ compiledRules) bool { return key.job == job })
 	s.mu.Unlock()
+	grace, cancel := context.WithTimeout(ctx, leaveGrace)
+	defer cancel()
+	if ended(grace, ending) {
+		return
+	}
 	for _, c := range ending {
 		c.end(&postgres.Refusal{
 			Reason: reason, SQLState: "57P01", Message: "the planner job of this session has ended",
 		})
 	}
+	ended(ctx, ending)
+}
+
+// ended waits until all of the connections have ended, and tells whether they
+// had before ctx was done.
+func ended(ctx context.Context, ending []*connection) bool {
 	for _, c := range ending {
 		select {
 		case <-c.ended:
 		case <-ctx.Done():
-			return
+			return false
 		}
 	}
+	return true
 }
 
 // rulesFor are the masks of a job at a target. Its sessions share them, and

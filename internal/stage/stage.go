@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"chaperone.dev/chaperone/internal/lab"
@@ -153,6 +154,18 @@ const ConnString = "host=" + Host + " dbname=" + Database + " user=planner sslmo
 func (s *Stage) Roles(ctx context.Context) ([]string, error) {
 	out, err := s.Superuser(ctx, "SELECT rolname FROM pg_roles WHERE rolname LIKE 'chaperone\\_%' AND rolname <> 'chaperone_admin' ORDER BY 1")
 	return strings.Fields(out), err
+}
+
+// SlowQuery is a query that planners may run and that does not end by itself.
+const SlowQuery = "SELECT max(card_number), count(*) FROM customers, generate_series(1, 100000000000)"
+
+// SlowQueries is how many of them run at the server.
+func (s *Stage) SlowQueries(ctx context.Context) (int, error) {
+	out, err := s.Superuser(ctx, "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = $q$"+SlowQuery+"$q$")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(out)
 }
 
 // Superuser runs SQL on the server, past Chaperone, as the tests' own eyes.

@@ -1,0 +1,178 @@
+package node
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"chaperone.dev/chaperone/internal/bus"
+	"chaperone.dev/chaperone/internal/journal"
+	"chaperone.dev/chaperone/internal/sink"
+	"chaperone.dev/chaperone/pkg/event"
+)
+
+// SinkSocket is the name of the embedded sink's socket in the run folder.
+const SinkSocket = "sink.sock"
+
+// drainTimeout bounds how long a stopping node goes on publishing. The rest is
+// in the journal, for the next start.
+const drainTimeout = 5 * time.Second
+
+// events is the way of what is recorded: journal, NATS, and the sink where it
+// is embedded. It outlives everything that records.
+type events struct {
+	node    *node
+	server  *bus.Server // nil: NATS is elsewhere
+	conns   []*nats.Conn
+	sink    *sink.Sink // nil: the sink is elsewhere
+	url     string
+	auditor string
+
+	stop context.CancelFunc
+	work *errgroup.Group
+	ctx  context.Context // of the work: it ends when a part fails
+}
+
+// openEvents opens the journal and begins to publish what is in it.
+func (n *node) openEvents(ctx context.Context) (_ *events, err error) {
+	e := &events{node: n}
+	n.journal, err = journal.Open(journal.Options{
+		Dir: filepath.Join(n.opts.State, "journal"), MaxBytes: int64(n.spec.Journal.MaxBytes),
+		Cluster: n.origin.Cluster, Node: n.origin.Node, Key: n.key, Log: n.log,
+		OnDegraded: func(used, limit int64) {
+			n.log.Error().Int64("used", used).Int64("limit", limit).Msg("the journal fills: NATS does not take what is recorded")
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.close())
+		}
+	}()
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
+	e.stop = stop
+	e.work, e.ctx = errgroup.WithContext(working)
+	connect := e.connectRemote
+	if n.opts.Embedded {
+		connect = e.connectEmbedded
+	}
+	js, err := connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e.work.Go(func() error { return n.journal.Run(e.ctx, js) })
+	return e, nil
+}
+
+// connectRemote connects to the NATS servers that the Node document names.
+func (e *events) connectRemote(context.Context) (jetstream.JetStream, error) {
+	spec := e.node.spec.NATS
+	if spec.URL == "" {
+		return nil, errors.New(`the Node document names no NATS server (spec.nats.url); on one machine "chaperone up" brings its own`)
+	}
+	e.url = spec.URL
+	conn, err := bus.Connect(bus.Remote{
+		URL: spec.URL, Role: bus.RoleNode, SeedFile: spec.NKeyFile, CredsFile: spec.CredsFile, CAFile: spec.CAFile,
+		Changed: func(connected bool, err error) {
+			e.node.log.Warn().Bool("connected", connected).Err(err).Msg("NATS connection changed")
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.conns = append(e.conns, conn)
+	return jetstream.New(conn)
+}
+
+// connectEmbedded starts a NATS server and a sink in this process.
+func (e *events) connectEmbedded(ctx context.Context) (jetstream.JetStream, error) {
+	n := e.node
+	var err error
+	e.server, err = bus.Embedded(ctx, bus.Options{
+		Dir: n.opts.State, Cluster: n.origin.Cluster, Node: n.origin.Node, Listen: n.opts.NATSListen, Log: n.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.url, e.auditor = e.server.URL(), bus.SeedFile(n.opts.State, bus.RoleAuditor)
+	streams := map[bus.Role]jetstream.JetStream{}
+	for _, role := range []bus.Role{bus.RoleNode, bus.RoleSink} {
+		conn, err := e.server.Connect(role)
+		if err != nil {
+			return nil, err
+		}
+		e.conns = append(e.conns, conn)
+		if streams[role], err = jetstream.New(conn); err != nil {
+			return nil, err
+		}
+	}
+	e.sink, err = sink.Open(ctx, sink.Options{
+		Dir: filepath.Join(n.opts.State, "sink"), JetStream: streams[bus.RoleSink],
+		Keys: map[string]ed25519.PublicKey{event.Token(n.origin.Node): n.key.Public().(ed25519.PublicKey)}, Log: n.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.work.Go(func() error { return e.sink.Run(e.ctx) })
+	e.work.Go(func() error { return e.sink.Serve(e.ctx, filepath.Join(n.spec.RunDir, SinkSocket)) })
+	return streams[bus.RoleNode], nil
+}
+
+// watch fails when a part of the way fails.
+func (e *events) watch(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-e.ctx.Done():
+		return fmt.Errorf("what is recorded can't be published any more: %w", context.Cause(e.ctx))
+	}
+}
+
+// close publishes what is left, for a moment, and closes the way.
+func (e *events) close() error {
+	var errs []error
+	if e.stop != nil {
+		e.drain()
+		e.stop()
+		errs = append(errs, e.work.Wait())
+	}
+	if e.sink != nil {
+		errs = append(errs, e.sink.Close())
+	}
+	for _, conn := range e.conns {
+		conn.Close()
+	}
+	if e.server != nil {
+		e.server.Shutdown()
+	}
+	return errors.Join(append(errs, e.node.journal.Close())...)
+}
+
+// drain waits until NATS has acknowledged what was recorded.
+func (e *events) drain() {
+	deadline := time.NewTimer(drainTimeout)
+	defer deadline.Stop()
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for {
+		if stats := e.node.journal.Stats(); stats.Unread == 0 && stats.Lag == 0 {
+			return
+		}
+		select {
+		case <-deadline.C:
+			return
+		case <-e.ctx.Done():
+			return
+		case <-look.C:
+		}
+	}
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"chaperone.dev/chaperone/internal/stage"
+)
+
+// connectResult are the medians of connect(2) to a port that is no target's.
+type connectResult struct {
+	without, with []time.Duration // per round
+}
+
+// connectsPerRound is how many connections one run of the client makes.
+const connectsPerRound = 20_000
+
+// measureConnect compares connect(2) in a planner's cgroup with the same
+// outside, where no program is attached.
+func (w *world) measureConnect(ctx context.Context, o options) (*connectResult, error) {
+	listener, err := listenNarrow(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer listener.Close()
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	args := []string{clientWord, "connect", listener.Addr().String(), strconv.Itoa(connectsPerRound)}
+	run := func(cmd *exec.Cmd) (time.Duration, error) {
+		out, err := program(cmd)
+		if err != nil {
+			return 0, err
+		}
+		var nanoseconds int64
+		if _, err := fmt.Sscan(out, &nanoseconds); err != nil {
+			return 0, fmt.Errorf("the client printed %q: %w", out, err)
+		}
+		return time.Duration(nanoseconds), nil
+	}
+	var r connectResult
+	for round := range 2 * o.rounds {
+		order := []*[]time.Duration{&r.without, &r.with}
+		if round%2 == 1 {
+			order[0], order[1] = order[1], order[0]
+		}
+		for _, into := range order {
+			cmd := exec.CommandContext(ctx, self, args...)
+			if into == &r.with {
+				cmd = w.stage.Planner(ctx, "nightly-connect", append([]string{self}, args...)...)
+			}
+			took, err := run(cmd)
+			if err != nil {
+				return nil, err
+			}
+			*into = append(*into, took)
+		}
+		fmt.Fprintf(os.Stderr, "connect() to a port that is no target: %v without, %v with\n", r.without[round], r.with[round])
+	}
+	return &r, nil
+}
+
+// listenNarrow listens on loopback, without MPTCP, which Go's listeners have.
+func listenNarrow(ctx context.Context) (net.Listener, error) {
+	var config net.ListenConfig
+	config.SetMultipathTCP(false)
+	return config.Listen(ctx, "tcp", net.JoinHostPort(stage.Elsewhere, "9999"))
+}
+
+// connectClient connects again and again, by the system call alone, and
+// prints the median in nanoseconds.
+func connectClient(_ context.Context, address, count string) error {
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		return err
+	}
+	host, portText, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	port, err := strconv.Atoi(portText)
+	if err != nil {
+		return err
+	}
+	to := &unix.SockaddrInet4{Port: port, Addr: [4]byte(net.ParseIP(host).To4())}
+	took := make([]time.Duration, 0, n)
+	for range n {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		// Closed with a reset, so that no port is left in TIME_WAIT.
+		if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+			return err
+		}
+		started := time.Now()
+		err = unix.Connect(fd, to)
+		for err == syscall.EINTR {
+			err = unix.Connect(fd, to)
+		}
+		took = append(took, time.Since(started))
+		unix.Close(fd)
+		if err != nil {
+			return err
+		}
+	}
+	fmt.Println(median(took).Nanoseconds())
+	return nil
+}

@@ -1,0 +1,94 @@
+// Command bench measures what a planner pays for Chaperone: the same client
+// and the same server, directly, through pgbouncer, through HAProxy, and
+// through Chaperone with policy, masks and recording on. All four run in one
+// run, in turn, round by round; what is told are medians and ratios. It writes
+// docs/benchmarks.md.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"chaperone.dev/chaperone/internal/stage"
+)
+
+func main() {
+	// The program is its own client, too: see client.go.
+	if len(os.Args) > 1 && os.Args[1] == clientWord {
+		exit(runClient(context.Background(), os.Args[2:]))
+	}
+	var o options
+	flag.IntVar(&o.rounds, "rounds", 5, "how often each measurement is made")
+	flag.DurationVar(&o.each, "each", 5*time.Second, "how long each pgbench runs")
+	flag.StringVar(&o.report, "report", "docs/benchmarks.md", "the file that is written; empty writes none")
+	flag.Parse()
+	exit(run(o))
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+type options struct {
+	rounds int
+	each   time.Duration
+	report string
+}
+
+func run(o options) error {
+	if err := stage.Isolate(); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	dir, err := os.MkdirTemp("", "chaperone-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	binary := filepath.Join(dir, "chaperone")
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/chaperone")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building chaperone: %w\n%s", err, out)
+	}
+	world, err := setUp(ctx, dir, binary)
+	if err != nil {
+		return err
+	}
+	results, err := world.measure(ctx, o)
+	closing, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if closeErr := world.close(closing); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return err
+	}
+	text := results.markdown(o)
+	fmt.Print(text)
+	if o.report == "" {
+		return nil
+	}
+	return os.WriteFile(o.report, []byte(text), 0o644)
+}
+
+// program runs a command to its end and returns what it printed.
+func program(cmd *exec.Cmd) (string, error) {
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, out)
+	}
+	return string(out), nil
+}

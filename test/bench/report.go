@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// markdown is the report: per workload, each path's median, its ratio to the
+// direct path and to pgbouncer, and the proxy's processor time.
+func (r *results) markdown(o options) string {
+	var b strings.Builder
+	var kernel unix.Utsname
+	_ = unix.Uname(&kernel)
+	fmt.Fprintf(&b, `# Benchmarks
+
+Written by `+"`make bench`"+`. One machine (%d cores, Linux %s, %s) runs the clients, the
+server and the proxies at once, so each takes processor time from the others: read the ratios, not the rates.
+Medians of %d rounds, all paths in turn in each round, %v per pgbench run. No path has TLS. pgbouncer pools
+sessions, one server connection for each client's, as Chaperone does. Chaperone runs with policy, column masks,
+content detectors and `+"`record: durable`"+`, and its process holds NATS and the sink too; their processor time is in its figure.
+
+`, runtime.NumCPU(), unix.ByteSliceToString(kernel.Release[:]), runtime.GOARCH, o.rounds, o.each)
+	for _, load := range r.workloads {
+		fmt.Fprintf(&b, "## %s\n\n", load.title)
+		fmt.Fprintf(&b, "| path | %s/s | of direct | of pgbouncer | proxy's CPU per %s |\n|---|---:|---:|---:|---:|\n", load.unit, load.unit)
+		samples := r.samples[load.title]
+		for _, path := range r.paths {
+			cpu := "–"
+			if path != "direct" {
+				cpu = medianOf(samples[path], func(s sample) time.Duration { return s.cpu }).Round(100 * time.Nanosecond).String()
+			}
+			fmt.Fprintf(&b, "| %s | %.0f | %.2f | %.2f | %s |\n", path,
+				medianOf(samples[path], rate), ratio(samples[path], samples["direct"]), ratio(samples[path], samples["pgbouncer"]), cpu)
+		}
+		b.WriteString("\n")
+	}
+	without, with := median(r.connect.without), median(r.connect.with)
+	ratios := make([]float64, len(r.connect.with))
+	for i := range ratios {
+		ratios[i] = float64(r.connect.with[i]) / float64(r.connect.without[i])
+	}
+	fmt.Fprintf(&b, `## connect(2) to a port that is no target's
+
+| | median |
+|---|---:|
+| no program attached | %v |
+| in a planner's cgroup | %v |
+| ratio (median of %d pairs) | %.3f |
+`, without, with, len(ratios), median(ratios))
+	return b.String()
+}
+
+func rate(s sample) float64 { return s.rate }
+
+func medianOf[T int | float64 | time.Duration](samples []sample, of func(sample) T) T {
+	values := make([]T, len(samples))
+	for i, s := range samples {
+		values[i] = of(s)
+	}
+	return median(values)
+}
+
+// ratio is the median of the ratios of samples of the same round.
+func ratio(of, to []sample) float64 {
+	ratios := make([]float64, len(of))
+	for i := range of {
+		ratios[i] = of[i].rate / to[i].rate
+	}
+	return median(ratios)
+}
