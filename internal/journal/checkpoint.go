@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"errors"
 	"time"
 
 	"chaperone.dev/chaperone/internal/journal/wal"
@@ -16,23 +17,11 @@ type mark struct {
 // the newest note that is old enough.
 func (p *publisher) checkpoint(now time.Time, keep time.Duration) error {
 	c := checkpoint{From: uint64(p.pos)}
-	oldest := time.Time{}
-	hold := func(at wal.LSN, since time.Time) {
-		c.From = min(c.From, uint64(at))
-		if oldest.IsZero() || since.Before(oldest) {
-			oldest = since
-		}
-	}
-	p.out.each(func(m *message) { hold(m.at, m.since) })
+	p.out.each(func(m *message) { c.From = min(c.From, uint64(m.at)) })
 	for _, s := range p.streams {
 		if s.count > 0 {
-			hold(s.at, s.since)
+			c.From = min(c.From, uint64(s.at))
 		}
-	}
-	if oldest.IsZero() {
-		p.j.stats.oldest.Store(0)
-	} else {
-		p.j.stats.oldest.Store(oldest.UnixNano())
 	}
 	for id, s := range p.streams {
 		switch {
@@ -70,8 +59,9 @@ func (p *publisher) apply(m mark, due int) error {
 		err = p.j.log.Sync()
 	}
 	switch {
-	case noSpace(err):
-		return nil // what was written before still holds
+	case noSpace(err), errors.Is(err, wal.ErrTooLarge):
+		p.j.opts.Log.Error().Err(err).Msg("the journal's checkpoint could not be written; the one before still holds")
+		return nil
 	case err != nil:
 		return err
 	}

@@ -128,7 +128,26 @@ func (p *publisher) step(now time.Time) (more bool, err error) {
 			m.stream.durable = m.state
 		}
 	})
+	p.oldest()
 	return more, nil
+}
+
+// oldest tells since when the oldest record waits for its acknowledgement.
+func (p *publisher) oldest() {
+	var at time.Time
+	if len(p.out.queue) > 0 {
+		at = p.out.queue[0].since
+	}
+	for _, s := range p.streams {
+		if s.count > 0 && (at.IsZero() || s.since.Before(at)) {
+			at = s.since
+		}
+	}
+	if at.IsZero() {
+		p.j.stats.oldest.Store(0)
+		return
+	}
+	p.j.stats.oldest.Store(at.UnixNano())
 }
 
 // finish publishes what is still to be read, for as long as NATS takes it and
