@@ -93,4 +93,17 @@ func BenchmarkPlan(b *testing.B) {
 			}
 		}
 	})
+	b.Run("rewriter", func(b *testing.B) {
+		p, err := rules.Plan(q.Statements[0], cat, path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		fields := []Field{{Name: "abalance", Table: 20000, Column: 3, Type: 23}}
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := p.Rewriter(fields); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

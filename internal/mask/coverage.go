@@ -88,11 +88,11 @@ type coverage struct {
 	cat   *Catalog
 
 	mu     sync.Mutex
-	tables map[uint32][]*source // masked columns of each relation, by position
-	views  map[uint32]viewTaint
+	tables map[uint32][]*source     // masked columns of each relation, by position
+	known  map[uint32]relationTaint // of the relations that were asked for
 }
 
-type viewTaint struct {
+type relationTaint struct {
 	columns   []taint
 	sensitive bool // masked columns are read somewhere in it
 	err       error
@@ -111,7 +111,7 @@ func (r *Rules) coverageOf(cat *Catalog) *coverage {
 }
 
 func newCoverage(r *Rules, cat *Catalog) *coverage {
-	c := &coverage{rules: r, cat: cat, tables: map[uint32][]*source{}, views: map[uint32]viewTaint{}}
+	c := &coverage{rules: r, cat: cat, tables: map[uint32][]*source{}, known: map[uint32]relationTaint{}}
 	for _, rel := range cat.byOID {
 		for i, col := range rel.columns {
 			if with, label, ok := r.match(rel, col.name); ok {
@@ -185,7 +185,7 @@ func (c *coverage) cover(rel *relation, i int, with policy.Transform, label stri
 }
 
 // taints tells the taint of each column of a relation.
-func (c *coverage) taints(rel *relation) viewTaint {
+func (c *coverage) taints(rel *relation) relationTaint {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.locked(rel, 0)
@@ -195,8 +195,11 @@ func (c *coverage) taints(rel *relation) viewTaint {
 const maxViewDepth = 64
 
 // locked is taints for those who hold the lock: the tracing of views.
-func (c *coverage) locked(rel *relation, depth int) viewTaint {
-	own := viewTaint{columns: make([]taint, len(rel.columns))}
+func (c *coverage) locked(rel *relation, depth int) relationTaint {
+	if v, ok := c.known[rel.oid]; ok {
+		return v
+	}
+	own := relationTaint{columns: make([]taint, len(rel.columns))}
 	for i, s := range c.tables[rel.oid] {
 		if s != nil {
 			own.columns[i] = taint{sources: []*source{s}, plain: true}
@@ -204,10 +207,8 @@ func (c *coverage) locked(rel *relation, depth int) viewTaint {
 		}
 	}
 	if !rel.isView() {
+		c.known[rel.oid] = own
 		return own
-	}
-	if v, ok := c.views[rel.oid]; ok {
-		return v
 	}
 	v := c.trace(rel, depth)
 	if v.err == nil && len(v.columns) != len(rel.columns) {
@@ -224,31 +225,31 @@ func (c *coverage) locked(rel *relation, depth int) viewTaint {
 			}
 		}
 	}
-	c.views[rel.oid] = v
+	c.known[rel.oid] = v
 	return v
 }
 
 // trace follows the definition of a view.
-func (c *coverage) trace(rel *relation, depth int) viewTaint {
+func (c *coverage) trace(rel *relation, depth int) relationTaint {
 	if depth > maxViewDepth {
-		return viewTaint{err: untraceable("view %s is built on too many others", rel)}
+		return relationTaint{err: untraceable("view %s is built on too many others", rel)}
 	}
 	q, err := c.rules.views.Parse(rel.definition)
 	if err != nil {
-		return viewTaint{err: &Untraceable{Message: fmt.Sprintf("the definition of view %s can't be read", rel), Err: err}}
+		return relationTaint{err: &Untraceable{Message: fmt.Sprintf("the definition of view %s can't be read", rel), Err: err}}
 	}
 	if len(q.Statements) != 1 || q.Statements[0].Tree.GetSelectStmt() == nil {
-		return viewTaint{err: untraceable("the definition of view %s is no query", rel)}
+		return relationTaint{err: untraceable("the definition of view %s is no query", rel)}
 	}
 	a := &analyzer{coverage: c, path: []string{}, viewDepth: depth + 1, inView: true}
 	out, err := a.selectStmt(q.Statements[0].Tree.GetSelectStmt(), nil, nil)
 	switch {
 	case err != nil:
-		return viewTaint{err: &Untraceable{Message: fmt.Sprintf("view %s: %v", rel, err), Err: err}}
+		return relationTaint{err: &Untraceable{Message: fmt.Sprintf("view %s: %v", rel, err), Err: err}}
 	case out.open:
-		return viewTaint{err: untraceable("view %s returns columns whose number isn't known", rel)}
+		return relationTaint{err: untraceable("view %s returns columns whose number isn't known", rel)}
 	}
-	v := viewTaint{sensitive: a.sensitive}
+	v := relationTaint{sensitive: a.sensitive}
 	for _, col := range out.columns {
 		v.columns = append(v.columns, col.taint)
 	}

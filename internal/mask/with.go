@@ -151,7 +151,7 @@ func (a *analyzer) relation(r *pg_query.RangeVar) (*relation, []column, error) {
 	if holdsSamples(rel) {
 		return nil, nil, untraceable("%s holds values of other tables, masked ones maybe", rel)
 	}
-	v := a.view(rel)
+	v := a.taintsOf(rel)
 	if v.err != nil {
 		return nil, nil, v.err
 	}
@@ -159,7 +159,7 @@ func (a *analyzer) relation(r *pg_query.RangeVar) (*relation, []column, error) {
 	return rel, columnsOf(rel, v), nil
 }
 
-func columnsOf(rel *relation, v viewTaint) []column {
+func columnsOf(rel *relation, v relationTaint) []column {
 	columns := make([]column, len(v.columns))
 	for i, t := range v.columns {
 		columns[i] = column{name: rel.columns[i].name, taint: t}
@@ -167,7 +167,7 @@ func columnsOf(rel *relation, v viewTaint) []column {
 	return columns
 }
 
-func (a *analyzer) view(rel *relation) viewTaint {
+func (a *analyzer) taintsOf(rel *relation) relationTaint {
 	if a.inView {
 		return a.coverage.locked(rel, a.viewDepth)
 	}
