@@ -5,15 +5,15 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // Remote says how to reach a NATS server that is not embedded.
 type Remote struct {
 	URL      string // "tls://host:4222", several separated by ","
 	Role     Role
-	SeedFile string // NKEY seed; or
-	// CredsFile holds a user JWT and its seed.
+	// One of: an NKEY seed, or a user JWT and its seed. Neither: no
+	// authentication, as a server on loopback may have it in tests.
+	SeedFile  string
 	CredsFile string
 	CAFile    string // PEM; empty: the system's
 	// Changed, if set, is told when the connection is lost and is back. It
@@ -63,19 +63,3 @@ func common(r Role) []nats.Option {
 		nats.MaxPingsOutstanding(2),
 	}
 }
-
-// JetStream returns what the journal publishes through: pending messages are
-// bounded, and one that is not acknowledged in time fails.
-func JetStream(nc *nats.Conn) (jetstream.JetStream, error) {
-	js, err := jetstream.New(nc,
-		jetstream.WithPublishAsyncMaxPending(2*MaxInFlight),
-		jetstream.WithPublishAsyncTimeout(10*time.Second))
-	if err != nil {
-		return nil, fmt.Errorf("JetStream: %w", err)
-	}
-	return js, nil
-}
-
-// MaxInFlight is how many messages a publisher sends ahead of their
-// acknowledgements.
-const MaxInFlight = 4096
