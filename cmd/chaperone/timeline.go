@@ -148,7 +148,7 @@ func (s *step) outcome() string {
 	if c.Message != "" {
 		parts[0] += ": " + printable(c.Message)
 	}
-	if c.SQLState != "" {
+	if c.SQLState != "" && c.Decision == "allow" {
 		parts = append(parts, "error "+printable(c.SQLState)+": "+printable(c.Error))
 	}
 	if c.Decision == "allow" {
@@ -157,6 +157,8 @@ func (s *step) outcome() string {
 			parts = append(parts, "outcome not recorded")
 		case c.Unfinished:
 			parts = append(parts, "not finished")
+		case c.Skipped:
+			parts = append(parts, "not run, an earlier one of its batch failed")
 		default:
 			parts = append(parts, plural(c.Rows, "row"))
 		}

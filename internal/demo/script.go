@@ -222,7 +222,7 @@ func (d *demo) kill(ctx context.Context) (err error) {
 	}
 	out, err := d.job.ask(ctx, "wait")
 	d.print(out)
-	if err := expect(out, err, []string{"server closed the connection unexpectedly"}, "1111"); err != nil {
+	if err := expect(out, err, []string{"connection to server was lost"}, "1111"); err != nil {
 		return err
 	}
 	out, err = d.job.ask(ctx, aQuery("SELECT card_number FROM customers"))

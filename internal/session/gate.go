@@ -36,6 +36,8 @@ type gate struct {
 	read map[*pgsql.Query]*plan
 	seq  uint64
 
+	schema schemaWatch
+
 	masks  atomic.Pointer[mask.Rules]
 	denied atomic.Uint64
 	rows   atomic.Uint64
@@ -145,6 +147,18 @@ func (g *gate) plan(ctx context.Context, p *prepared) (*plan, error) {
 	return made, nil
 }
 
+// unsettled refuses what reads masked columns while the session itself has
+// changed the schema and not committed it: the catalog, read over another
+// connection, does not show that yet.
+func (g *gate) unsettled(p *prepared, known *plan) error {
+	if !known.sensitive() || (!g.schema.changed && !(known.facts.DDL && len(p.query.Statements) > 1)) {
+		return nil
+	}
+	return g.refuse(p.text, p.query, unmaskable(&mask.Untraceable{
+		Message: "it reads masked columns in a transaction that has changed the schema; commit first",
+	}))
+}
+
 // changesNames tells whether a statement may change what bare names mean from
 // then on: the search path, or the user that it is for.
 func changesNames(statement *pgsql.Statement) bool {
@@ -169,6 +183,9 @@ func (g *gate) Begin(ctx context.Context, p postgres.Prepared, params postgres.P
 	if err != nil {
 		return nil, err
 	}
+	if err := g.unsettled(prepared, plan); err != nil {
+		return nil, err
+	}
 	decision := g.decide(prepared, plan)
 	record := g.command(prepared.text, prepared.query)
 	record.Parsed = plan.facts
@@ -182,6 +199,7 @@ func (g *gate) Begin(ctx context.Context, p postgres.Prepared, params postgres.P
 	if err := g.recorder.Command(record); err != nil {
 		return nil, unrecordable(err)
 	}
+	g.schema.begin(prepared.query, plan.facts.DDL)
 	return &command{
 		gate: g, plan: plan, text: prepared.text, record: record, started: time.Now(),
 		maxRows: g.connection.bound.Session().MaxRows,

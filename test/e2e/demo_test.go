@@ -1,8 +1,8 @@
 package e2e
 
 import (
-	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -16,8 +16,9 @@ func TestDemo(t *testing.T) {
 	if !strings.Contains(string(out), "steps did what they said") {
 		t.Errorf("it does not say that it is done:\n%s", out)
 	}
-	left, _ := os.ReadDir("/sys/fs/bpf")
-	if len(left) > 0 {
-		t.Errorf("left in bpffs: %v", left)
+	for _, pattern := range []string{"/sys/fs/bpf/chaperone*", "/tmp/chaperone-demo-*", "/sys/fs/cgroup/chaperone-stage-*", "/sys/fs/cgroup/unified/chaperone-stage-*"} {
+		if left, err := filepath.Glob(pattern); err != nil || len(left) > 0 {
+			t.Errorf("left behind: %v, %v", left, err)
+		}
 	}
 }
