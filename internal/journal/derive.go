@@ -70,6 +70,7 @@ func shorten(body []byte, done bool) []byte {
 		return body
 	}
 	cutText(&c, event.MaxText)
+	cutNames(&c.Parsed)
 	if done {
 		return c.AppendJSON(nil)
 	}

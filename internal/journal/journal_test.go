@@ -211,6 +211,8 @@ func TestSessionIsPublished(t *testing.T) {
 	must(t, r.Command(denied))
 	long := command("s-1", 4)
 	long.Text = "SELECT '" + strings.Repeat("ä", event.MaxText) + "'"
+	long.Parsed.Kinds = slices.Repeat([]string{"SELECT"}, 100_000)
+	long.Parsed.Tables = []string{strings.Repeat("t", 10_000)}
 	must(t, r.Command(long))
 	must(t, r.Outcome(long))
 	must(t, r.Ended(event.SessionEnded{Reason: event.ReasonClientClosed, Commands: 4, Denied: 1}))
@@ -237,7 +239,7 @@ func TestSessionIsPublished(t *testing.T) {
 		},
 		6: func(d event.Data) bool {
 			c := d.(*event.Command)
-			return c.Cut && len(c.Text) <= event.MaxText && len(c.Text) > event.MaxText-4
+			return c.Cut && len(c.Text) <= event.MaxText && len(c.Text) > event.MaxText-4 && len(c.Parsed.Kinds) == 256 && len(c.Parsed.Tables[0]) == 256
 		},
 		7: func(d event.Data) bool {
 			e := d.(*event.SessionEnded)
@@ -505,6 +507,51 @@ func TestCrashContinuesTheChain(t *testing.T) {
 		t.Errorf("%d unfinished commands, want 1", unfinished)
 	}
 	must(t, j.Close())
+}
+
+// A session that is open and says nothing for long keeps no file from being
+// removed, and goes on with its chain: in the same daemon, and in the next.
+func TestIdleSessionDoesNotHoldTheJournal(t *testing.T) {
+	s := embedded(t, t.TempDir())
+	defer s.Shutdown()
+	o := options(t.TempDir())
+	o.MaxBytes = 1 << 20
+	j := openJournal(t, o)
+	stop := publish(t, j, jet(t, s, bus.RoleNode))
+	idle, silent := session(t, j, "idle", 2), session(t, j, "silent", 2)
+	must(t, silent.Command(command("silent", 3)))
+	busy := session(t, j, "busy", 0)
+	for seq := uint64(1); seq <= 8000; seq++ {
+		c := command("busy", seq)
+		until(t, "room", func() bool {
+			err := busy.Command(c)
+			if err != nil && !errors.Is(err, journal.ErrFull) {
+				t.Fatal(err)
+			}
+			return err == nil
+		})
+		must(t, busy.Outcome(c))
+	}
+	must(t, busy.Ended(event.SessionEnded{}))
+	run(t, idle, "idle", 3)
+	must(t, idle.Ended(event.SessionEnded{}))
+	stop()
+	must(t, j.Close())
+
+	next := openJournal(t, o)
+	stop = publish(t, next, jet(t, s, bus.RoleNode))
+	stop()
+	must(t, next.Close())
+	p := streams(t, s)
+	for id, want := range map[string]int{"busy": 8000, "idle": 3, "silent": 3} {
+		_, frames := verify(t, p.blocks[id])
+		if k := kinds(frames); k[recording.KindCommand] != want || k[recording.KindOutcome] != want || k[recording.KindSessionEnded] != 1 {
+			t.Errorf("%s: %v", id, k)
+		}
+	}
+	if last := p.ids()[len(p.events)-2:]; !slices.Equal(last, []string{"silent/3", "silent/ended"}) {
+		t.Errorf("last events %q", last)
+	}
 }
 
 func TestNATSDownAndUpAgain(t *testing.T) {

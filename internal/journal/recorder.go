@@ -72,7 +72,7 @@ func (r *Recorder) Command(c *event.Command) error {
 		return fmt.Errorf("session %s: %w", r.id, ErrNotOpen)
 	}
 	f := frame{Type: recFrame, Kind: recording.KindCommand, Seq: c.Seq}
-	if len(c.Text) > event.MaxText || len(c.Message) > maxWords || len(c.Error) > maxWords {
+	if len(c.Text) > event.MaxText || len(c.Message) > maxWords || len(c.Error) > maxWords || manyNames(&c.Parsed) {
 		f.Flags |= flagLong
 		short := *c
 		c = &short
@@ -164,6 +164,38 @@ func cutText(c *event.Command, size int) {
 		c.Text, c.Cut = cut(c.Text, size), true
 	}
 	c.Message, c.Error = cut(c.Message, maxWords), cut(c.Error, maxWords)
+}
+
+// An event lists at most maxNames of each kind of name, and of each at most
+// maxName bytes: a batch may hold any number of statements.
+const (
+	maxNames = 256
+	maxName  = 256
+)
+
+// manyNames says whether an event lists less than all.
+func manyNames(p *event.Parsed) bool {
+	for _, list := range [...][]string{p.Kinds, p.Tables, p.Functions} {
+		if len(list) > maxNames {
+			return true
+		}
+		for _, s := range list {
+			if len(s) > maxName {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// cutNames shortens the lists, in place.
+func cutNames(p *event.Parsed) {
+	for _, list := range [...]*[]string{&p.Kinds, &p.Tables, &p.Functions} {
+		*list = (*list)[:min(len(*list), maxNames)]
+		for i, s := range *list {
+			(*list)[i] = cut(s, maxName)
+		}
+	}
 }
 
 // cut returns at most size bytes of s, and no half character at their end.

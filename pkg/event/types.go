@@ -131,7 +131,8 @@ type Command struct {
 // recording holds the whole.
 const MaxText = 16 << 10
 
-// Parsed are the facts that policy saw of a command.
+// Parsed are the facts that policy saw of a command. An event lists at most 256
+// of each, the recording all.
 type Parsed struct {
 	Kinds     []string `json:"kinds,omitempty"` // of each statement in the string, in order
 	ReadOnly  bool     `json:"readOnly"`
