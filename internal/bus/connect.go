@@ -9,8 +9,8 @@ import (
 
 // Remote says how to reach a NATS server that is not embedded.
 type Remote struct {
-	URL      string // "tls://host:4222", several separated by ","
-	Role     Role
+	URL  string // "tls://host:4222", several separated by ","
+	Role Role
 	// One of: an NKEY seed, or a user JWT and its seed. Neither: no
 	// authentication, as a server on loopback may have it in tests.
 	SeedFile  string
