@@ -102,7 +102,7 @@ func create(ctx context.Context, entry credential.Entry, order credential.Order,
 	spec := order.Target.Spec.Credential.PostgresRole
 	salt := make([]byte, 16)
 	rand.Read(salt)
-	hashed, err := verifier(secret, salt)
+	hashed, err := verifier(secret, salt, iterations)
 	if err != nil {
 		return false, err
 	}

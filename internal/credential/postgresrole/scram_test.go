@@ -14,7 +14,7 @@ func TestVerifierAgreesWithRFC7677(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := verifier("pencil", salt)
+	v, err := verifier("pencil", salt, 4096)
 	if err != nil {
 		t.Fatal(err)
 	}
