@@ -15,6 +15,9 @@ import (
 	"chaperone.dev/chaperone/internal/stage"
 )
 
+// connectTitle is its title in the report.
+const connectTitle = "connect(2) to a port that is no target's"
+
 // connectResult are the medians of connect(2) to a port that is no target's.
 type connectResult struct {
 	without, with []time.Duration // per round

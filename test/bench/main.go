@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -28,8 +29,16 @@ func main() {
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each measurement is made")
 	flag.DurationVar(&o.each, "each", 5*time.Second, "how long each pgbench runs")
+	only := flag.String("run", "", "measure only what matches this regular expression; writes no report")
 	flag.StringVar(&o.report, "report", "docs/benchmarks.md", "the file that is written; empty writes none")
 	flag.Parse()
+	var err error
+	if o.only, err = regexp.Compile(*only); err != nil {
+		exit(err)
+	}
+	if *only != "" {
+		o.report = ""
+	}
 	exit(run(o))
 }
 
@@ -45,6 +54,7 @@ type options struct {
 	rounds int
 	each   time.Duration
 	report string
+	only   *regexp.Regexp
 }
 
 func run(o options) error {

@@ -47,11 +47,15 @@ type results struct {
 // measure makes every measurement, each round all paths in turn, so that what
 // else happens on the machine hits them alike.
 func (w *world) measure(ctx context.Context, o options) (*results, error) {
-	r := &results{workloads: workloads(), samples: map[string]map[string][]sample{}}
+	r := &results{samples: map[string]map[string][]sample{}}
 	for _, p := range w.paths {
 		r.paths = append(r.paths, p.name)
 	}
-	for _, load := range r.workloads {
+	for _, load := range workloads() {
+		if !o.only.MatchString(load.title) {
+			continue
+		}
+		r.workloads = append(r.workloads, load)
 		r.samples[load.title] = map[string][]sample{}
 		for round := range o.rounds {
 			for i := range w.paths {
@@ -66,7 +70,9 @@ func (w *world) measure(ctx context.Context, o options) (*results, error) {
 		}
 	}
 	var err error
-	r.connect, err = w.measureConnect(ctx, o)
+	if o.only.MatchString(connectTitle) {
+		r.connect, err = w.measureConnect(ctx, o)
+	}
 	return r, err
 }
 

@@ -38,19 +38,22 @@ content detectors and `+"`record: durable`"+`, and its process holds NATS and th
 		}
 		b.WriteString("\n")
 	}
+	if r.connect == nil {
+		return b.String()
+	}
 	without, with := median(r.connect.without), median(r.connect.with)
 	ratios := make([]float64, len(r.connect.with))
 	for i := range ratios {
 		ratios[i] = float64(r.connect.with[i]) / float64(r.connect.without[i])
 	}
-	fmt.Fprintf(&b, `## connect(2) to a port that is no target's
+	fmt.Fprintf(&b, `## %s
 
 | | median |
 |---|---:|
 | no program attached | %v |
 | in a planner's cgroup | %v |
 | ratio (median of %d pairs) | %.3f |
-`, without, with, len(ratios), median(ratios))
+`, connectTitle, without, with, len(ratios), median(ratios))
 	return b.String()
 }
 
