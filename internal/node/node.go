@@ -100,6 +100,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 	if err := harden(); err != nil {
 		return err
 	}
+	tune()
 	n := &node{opts: opts, log: opts.Log}
 	if err := n.readDocuments(); err != nil {
 		return err

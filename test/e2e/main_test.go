@@ -40,7 +40,11 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	// The test binary itself is copied where a planner of any user can run it.
+	// A planner of any user runs it.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	binary = filepath.Join(dir, "chaperone")
 	build := exec.Command("go", "build", "-o", binary, "chaperone.dev/chaperone/cmd/chaperone")
 	if out, err := build.CombinedOutput(); err != nil {

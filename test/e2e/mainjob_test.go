@@ -129,6 +129,20 @@ func TestRunPassesThrough(t *testing.T) {
 		w.planner("sh", "-c", `for s in Bnd Eff Prm; do v=$(sed -n "s/^Cap$s:\t//p" /proc/self/status); echo $s $((0x$v & (1<<12 | 1<<13 | 1<<19 | 1<<21 | 1<<39))); done`).
 			want(t, 0, "Bnd 0", "Eff 0", "Prm 0")
 	})
+	t.Run("an ordinary user", func(t *testing.T) {
+		// Root may give the command another user, and any user may start a job.
+		psql := stage.Psql("-At", "-c", "SELECT 'works'")
+		w.do(w.Command(t.Context(), "run", "--name", "nightly-root", "--user", "nobody", "--",
+			"sh", "-c", "id -un && "+strings.Join(quote(psql), " "))).want(t, 0, "nobody\nworks")
+		own := w.Planner(t.Context(), "nightly-nobody", psql...)
+		own.Dir = "/"
+		own.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		w.do(own).want(t, 0, "works")
+		w.event(event.TypeSessionStarted, func(data map[string]any) bool {
+			principal := data["principal"].(map[string]any)
+			return principal["subject"] == "nobody" && principal["issuer"] == "local"
+		})
+	})
 	t.Run("no job inside of a job", func(t *testing.T) {
 		w.planner(binary, "--run-dir", w.RunDir(), "run", "--name", "nightly-other", "--", "true").
 			want(t, 125, "part of a planner job already")
@@ -136,6 +150,15 @@ func TestRunPassesThrough(t *testing.T) {
 	t.Run("no job that no document selects", func(t *testing.T) {
 		w.do(w.Planner(t.Context(), "daily", "true")).want(t, 125, `no Workload document selects the job "daily"`)
 	})
+}
+
+// quote makes words of a shell.
+func quote(words []string) []string {
+	quoted := make([]string, len(words))
+	for i, word := range words {
+		quoted[i] = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+	}
+	return quoted
 }
 
 func TestKill9LetsNothingThroughAndLeavesNoRole(t *testing.T) {

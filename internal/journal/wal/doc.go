@@ -18,11 +18,10 @@
 // one behind it that says "synced past here" is damage; without one, it is the
 // unsynced end that a power failure may tear in any way.
 //
-// Existing logs for Go were weighed against this list. tidwall/wal keeps
-// appending behind a torn record after a failed write, holds its lock during
-// fsync and copies the rest of a segment under it to trim; raft-wal and etcd's
-// wal sync every append and speak Raft's entries; Prometheus's wlog comes with
-// all of Prometheus.
+// tidwall/wal was tried against this list: it keeps appending behind a torn
+// record after a failed write, holds its lock during fsync, and copies the rest
+// of a segment under it to trim. The logs of Raft implementations are made for
+// Raft's entries, which are synced before they count.
 //
 // # The bytes
 //
