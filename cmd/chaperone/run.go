@@ -110,7 +110,8 @@ func run(ctx context.Context, opts runOptions, args []string) error {
 	if err := confine.Drop(identity); err != nil {
 		return err
 	}
-	err = syscall.Exec(path, args, environment(os.Environ(), reply.Environment))
+	env := environment(environment(os.Environ(), identity.Environment()), reply.Environment)
+	err = syscall.Exec(path, args, env)
 	return exitStatus{exitNotRunable, fmt.Errorf("%s: %w", path, err)}
 }
 

@@ -37,8 +37,18 @@ func dropped() []uintptr {
 
 // Identity is the user that a command runs as.
 type Identity struct {
-	uid, gid int
-	groups   []int
+	uid, gid   int
+	groups     []int
+	name, home string
+}
+
+// Environment holds the variables that say who one is, as su(1) sets them. A
+// nil identity has none.
+func (i *Identity) Environment() map[string]string {
+	if i == nil {
+		return nil
+	}
+	return map[string]string{"HOME": i.home, "USER": i.name, "LOGNAME": i.name}
 }
 
 // LookUp finds a user by name or number, with all of its groups.
@@ -49,7 +59,7 @@ func LookUp(name string) (*Identity, error) {
 			return nil, fmt.Errorf("user %q is not known here", name)
 		}
 	}
-	var identity Identity
+	identity := Identity{name: found.Username, home: found.HomeDir}
 	if identity.uid, err = strconv.Atoi(found.Uid); err != nil {
 		return nil, fmt.Errorf("user %q: %w", name, err)
 	}

@@ -136,6 +136,7 @@ func TestRunPassesThrough(t *testing.T) {
 			"sh", "-c", "id -un && "+strings.Join(quote(psql), " "))).want(t, 0, "nobody\nworks")
 		own := w.Planner(t.Context(), "nightly-nobody", psql...)
 		own.Dir = "/"
+		own.Env = append(own.Env, "HOME=/nonexistent")
 		own.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 		w.do(own).want(t, 0, "works")
 		w.event(event.TypeSessionStarted, func(data map[string]any) bool {
