@@ -56,6 +56,7 @@ func rootCommand() *cobra.Command {
 		runCommand(runDir),
 		detachCommand(),
 		policyCommand(),
+		natsCommand(),
 		demoCommand(),
 		probeCommand(),
 	)

@@ -47,6 +47,9 @@ func command() *cobra.Command {
 			defer signal.Stop(reload)
 			return node.Run(cmd.Context(), node.Options{
 				Config: config, State: state, Reload: reload, Probe: []string{"/proc/self/exe", "probe"}, Log: log,
+				Ready: func(s node.Status) {
+					fmt.Fprintf(cmd.OutOrStdout(), "chaperoned enforces on node %s, documents %s, and publishes to %s\n", s.Node, s.Revision, s.NATS)
+				},
 			})
 		},
 	}

@@ -47,9 +47,9 @@ func Embedded(ctx context.Context, o Options) (*Server, error) {
 	}
 	s := &Server{store: filepath.Join(dir, "store"), keys: map[Role]nkeys.KeyPair{}}
 	var users []*server.NkeyUser
-	for _, r := range []Role{RoleNode, RoleSink, RoleAuditor, roleAdmin} {
+	for _, r := range []Role{RoleNode, RoleSink, RoleAuditor, RoleAdmin} {
 		kp, err := nkeys.CreateUser()
-		if r != roleAdmin {
+		if r != RoleAdmin {
 			kp, err = loadKey(dir, r)
 		}
 		if err != nil {
@@ -113,7 +113,7 @@ func (s *Server) ready(ctx context.Context, l Limits) error {
 	if !s.ns.ReadyForConnections(wait) {
 		return errors.New("the embedded server did not start in time; its log says why")
 	}
-	nc, err := s.Connect(roleAdmin)
+	nc, err := s.Connect(RoleAdmin)
 	if err != nil {
 		return err
 	}

@@ -14,13 +14,13 @@ import (
 // Role is a kind of client.
 type Role string
 
-// The roles that have a key on disk.
+// The roles. The embedded server keeps the keys of the first three on disk;
+// RoleAdmin, which makes the streams, has one for the moment that it takes.
 const (
 	RoleNode    Role = "node"
 	RoleSink    Role = "sink"
 	RoleAuditor Role = "auditor"
-
-	roleAdmin Role = "admin"
+	RoleAdmin   Role = "admin"
 )
 
 // inbox is the prefix of a role's reply subjects, so that no role can listen
@@ -56,7 +56,7 @@ func permissions(r Role, cluster, node string) *server.Permissions {
 			Publish:   none,
 			Subscribe: &server.SubjectPermission{Allow: []string{eventSubjects}},
 		}
-	case roleAdmin:
+	case RoleAdmin:
 		return &server.Permissions{
 			Publish:   &server.SubjectPermission{Allow: []string{"$JS.API.>"}},
 			Subscribe: &server.SubjectPermission{Allow: own},

@@ -26,11 +26,16 @@ const (
 	stopTimeout  = 60 * time.Second
 )
 
-// Up starts the daemon and returns when it enforces. The stage has one daemon
-// at a time.
+// Up starts "chaperone up" and returns when it enforces. The stage has one
+// daemon at a time.
 func (s *Stage) Up(ctx context.Context) (*Daemon, error) {
 	// Not the caller's context: a daemon is stopped by Stop or Kill only.
-	cmd := s.Command(context.Background(), "up", "--config", s.ConfigDir(), "--state", s.Path("state"))
+	return s.Start(ctx, s.Command(context.Background(), "up", "--config", s.ConfigDir(), "--state", s.Path("state")))
+}
+
+// Start starts a daemon that tells by its first line of output that it
+// enforces.
+func (s *Stage) Start(ctx context.Context, cmd *exec.Cmd) (*Daemon, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var complaint head
 	cmd.Stderr = io.MultiWriter(s.options.Log, &complaint)
