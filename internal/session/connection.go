@@ -104,11 +104,7 @@ func (s *Server) serve(ctx context.Context, conn *net.TCPConn, full *postgres.Re
 
 	// A credential of the job's own, and with it the target.
 	if c.grant, err = s.opts.Credentials.For(starting, c.order()); err != nil {
-		s.refuse(c, &postgres.Refusal{
-			Reason: event.ReasonCredential, SQLState: "57P03", Err: err,
-			Message: fmt.Sprintf("no credential for target %q could be made", c.match.Target.Metadata.Name),
-			Hint:    "The node's log says why.",
-		})
+		s.refuse(c, c.withoutCredential(err))
 		return
 	}
 	upstream, err := c.connect(starting, c.client.Startup())
@@ -215,6 +211,31 @@ func (c *connection) order() credential.Request {
 	return credential.Request{
 		Job: c.job.ID, JobName: c.job.Name, Target: c.match.Target,
 		Principal: c.job.Principal,
+	}
+}
+
+// withoutCredential is what a client is told when none could be made. Mostly
+// the target is down; what else it may be is for the node's log.
+func (c *connection) withoutCredential(err error) *postgres.Refusal {
+	name := c.match.Target.Metadata.Name
+	var network *net.OpError
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &certificate):
+		return &postgres.Refusal{
+			Reason: event.ReasonUpstreamTLS, SQLState: "08001", Err: err,
+			Message: fmt.Sprintf("no credential for target %q could be made: its certificate can't be verified", name),
+		}
+	case errors.As(err, &network), errors.Is(err, context.DeadlineExceeded):
+		return &postgres.Refusal{
+			Reason: event.ReasonUpstreamDown, SQLState: "08001", Err: err,
+			Message: fmt.Sprintf("no credential for target %q could be made: it can't be reached", name),
+		}
+	}
+	return &postgres.Refusal{
+		Reason: event.ReasonCredential, SQLState: "57P03", Err: err,
+		Message: fmt.Sprintf("no credential for target %q could be made", name),
+		Hint:    "The node's log says why.",
 	}
 }
 

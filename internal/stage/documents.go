@@ -127,6 +127,6 @@ func (s *Stage) fill(ctx context.Context) error {
 		return err
 	}
 	dsn := fmt.Sprintf("host=%s port=%d user=chaperone_admin password=%s dbname=%s sslmode=verify-full sslrootcert=%s",
-		Host, Port, password, Database, s.Path("target-ca.pem"))
+		Host, Port, password, Database, s.Path("admin-ca.pem"))
 	return os.WriteFile(s.Path("orders-admin.dsn"), []byte(dsn+"\n"), 0o600)
 }

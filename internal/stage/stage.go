@@ -99,8 +99,12 @@ func New(ctx context.Context, options Options) (_ *Stage, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(s.Path("target-ca.pem"), ca.PEM(), 0o644); err != nil {
-		return nil, err
+	// One for sessions, one for the administrator's connections: a test may
+	// change either.
+	for _, name := range []string{"target-ca.pem", "admin-ca.pem"} {
+		if err := os.WriteFile(s.Path(name), ca.PEM(), 0o644); err != nil {
+			return nil, err
+		}
 	}
 	entry := "hostssl"
 	if options.Plain {

@@ -54,7 +54,8 @@ func TestBadInput(t *testing.T) {
 		if err := w.Postgres.Halt(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		w.planner(at(stage.Host)...).want(t, 2, "FATAL")
+		w.planner(at(stage.Host)...).want(t, 2, "FATAL", "can't be reached")
+		w.refusal(event.ReasonUpstreamDown)
 		if err := w.Postgres.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -85,18 +86,34 @@ func TestUpstreamCertificateIsVerified(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := setStage(t, stage.Options{})
-	w.up()
+	w := setUp(t, stage.Options{})
 	w.alive()
-	// The server stays; whom the daemon trusts changes under it.
-	if err := os.WriteFile(w.Path("target-ca.pem"), other.PEM(), 0o644); err != nil {
+	good, err := os.ReadFile(w.Path("admin-ca.pem"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	w.psql("SELECT 1").want(t, 2, "FATAL")
-	refused := w.event(event.TypeSessionRefused, nil)
-	if reason := refused["reason"]; reason != event.ReasonUpstreamTLS && reason != event.ReasonCredential {
-		t.Errorf("reason %v", reason)
+	// The server stays; whom the daemon trusts changes under it: for sessions,
+	// then for minting, too.
+	for _, file := range []string{"target-ca.pem", "admin-ca.pem"} {
+		if err := os.WriteFile(w.Path(file), other.PEM(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		w.planner(stage.Psql("-v", "VERBOSITY=verbose", "-c", "SELECT 1")...).want(t, 2, "FATAL", "verified")
 	}
+	refusals := 0
+	for _, e := range w.events() {
+		if e.Kind() == event.TypeSessionRefused && strings.Contains(string(e.Data), event.ReasonUpstreamTLS) {
+			refusals++
+		}
+	}
+	if refusals != 2 {
+		t.Errorf("%d events of an upstream certificate, want 2", refusals)
+	}
+	// What was minted can't be taken back without a way in. With it, it is.
+	if err := os.WriteFile(w.Path("admin-ca.pem"), good, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w.noRoles()
 }
 
 func TestNoIdentity(t *testing.T) {
