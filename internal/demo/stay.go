@@ -16,7 +16,7 @@ func (d *demo) stay(ctx context.Context) error {
 Everything stays up until you leave this shell. Try:
 
   chaperone run --name nightly-mine -- psql '%s'
-  chaperone run --name nightly-mine -- pg_dump -d '%s' -t orders
+  chaperone run --name nightly-mine -- psql '%s' -c '\d customers' -c 'SELECT c FROM customers c'
   chaperone sessions list
   chaperone sessions replay %s
   chaperone events tail --follow

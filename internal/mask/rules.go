@@ -49,10 +49,7 @@ func Compile(docs []policy.Mask, target string, principal policy.Principal) (*Ru
 	r := &Rules{}
 	var errs []error
 	for _, d := range docs {
-		if !slices.Contains(d.Spec.Targets, target) && !slices.Contains(d.Spec.Targets, "*") {
-			continue
-		}
-		if exempt(d.Spec.Exempt, principal) {
+		if !d.Spec.Covers(target) || d.Spec.Exempt.Matches(principal) {
 			continue
 		}
 		for _, c := range d.Spec.Columns {
@@ -135,21 +132,6 @@ func glob(pattern, s string) bool {
 		}
 		s, rest = s[i+len(part):], after
 	}
-}
-
-// exempt tells whether the principal sees clear values.
-func exempt(who policy.PrincipalSelect, p policy.Principal) bool {
-	for _, g := range who.Groups {
-		if slices.Contains(p.Groups, g) {
-			return true
-		}
-	}
-	for _, s := range who.Subjects {
-		if p.Subject != "" && (s == "*" || s == p.Subject+"@"+p.Issuer) {
-			return true
-		}
-	}
-	return false
 }
 
 // stronger is the transform that shows no more than either of two.
