@@ -171,7 +171,7 @@ func (w *world) event(kind event.Type, fits func(data map[string]any) bool) map[
 // events are all that were published so far.
 func (w *world) events() []event.Event {
 	w.t.Helper()
-	out, err := w.Command(w.t.Context(), "events", "tail", "-o", "json").Output()
+	out, err := w.Command(w.t.Context(), "events", "tail", "-o", "json", "-n", "100000").Output()
 	if err != nil {
 		w.t.Fatalf("events tail: %v", err)
 	}
