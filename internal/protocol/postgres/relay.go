@@ -145,7 +145,10 @@ func (r *relay) run(ctx context.Context) ending {
 	case err := <-back:
 		end = ending{err, false}
 		stop()
-		<-front
+		if err := <-front; errors.Is(err, errTerminate) {
+			// The server closed because the client had said goodbye.
+			end = ending{err, true}
+		}
 	case <-ctx.Done():
 		stop()
 		<-front
