@@ -20,11 +20,15 @@ const connectTitle = "connect(2) to a port that is no target's"
 
 // connectResult are the medians of connect(2) to a port that is no target's.
 type connectResult struct {
-	without, with []time.Duration // per round
+	without, with []time.Duration // the median of each run
 }
 
-// connectsPerRound is how many connections one run of the client makes.
-const connectsPerRound = 20_000
+// Short runs in turn, many of them: what else happens on the machine lasts
+// longer than one.
+const (
+	connectsPerRun   = 5_000
+	connectsPerRound = 8 // runs of each kind, per round
+)
 
 // measureConnect compares connect(2) in a planner's cgroup with the same
 // outside, where no program is attached.
@@ -47,7 +51,7 @@ func (w *world) measureConnect(ctx context.Context, o options) (*connectResult, 
 	if err != nil {
 		return nil, err
 	}
-	args := []string{clientWord, "connect", listener.Addr().String(), strconv.Itoa(connectsPerRound)}
+	args := []string{clientWord, "connect", listener.Addr().String(), strconv.Itoa(connectsPerRun)}
 	run := func(cmd *exec.Cmd) (time.Duration, error) {
 		out, err := program(cmd)
 		if err != nil {
@@ -60,7 +64,7 @@ func (w *world) measureConnect(ctx context.Context, o options) (*connectResult, 
 		return time.Duration(nanoseconds), nil
 	}
 	var r connectResult
-	for round := range 2 * o.rounds {
+	for round := range connectsPerRound * o.rounds {
 		order := []*[]time.Duration{&r.without, &r.with}
 		if round%2 == 1 {
 			order[0], order[1] = order[1], order[0]
@@ -76,8 +80,8 @@ func (w *world) measureConnect(ctx context.Context, o options) (*connectResult, 
 			}
 			*into = append(*into, took)
 		}
-		fmt.Fprintf(os.Stderr, "connect() to a port that is no target: %v without, %v with\n", r.without[round], r.with[round])
 	}
+	fmt.Fprintf(os.Stderr, "%s: %v without, %v with\n", connectTitle, median(r.without), median(r.with))
 	return &r, nil
 }
 
