@@ -4,15 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"chaperone.dev/chaperone/internal/mask"
 	"chaperone.dev/chaperone/internal/pgsql"
+	"chaperone.dev/chaperone/internal/protocol/postgres"
 )
 
 // catalogAge bounds how old a snapshot of a target's catalog gets. One that
@@ -114,13 +112,10 @@ func (s *sessionCatalog) path() []string {
 	return s.entry.path
 }
 
-// forgetPath says that the session may have another search path from now on.
-// Bare names must then be unique in the database.
-func (s *sessionCatalog) forgetPath() {
-	if !s.lost {
-		s.lost, s.version = true, -1
-	}
-}
+// forgetPath says that the session may have another search path from now on,
+// for good. Bare names must then be unique in the database, and plans that were
+// made with the path are void.
+func (s *sessionCatalog) forgetPath() { s.lost = true }
 
 // changed tells whether the session's plans are older than what is known.
 func (s *sessionCatalog) changed() bool {
@@ -136,30 +131,17 @@ func (s *sessionCatalog) read(ctx context.Context) error {
 	c := s.connection
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(c.server.opts.Limits.ConnectTimeout))
 	defer cancel()
-	tlsConfig, err := c.upstreamTLS()
+	params := map[string]string{"application_name": "chaperone"}
+	for _, name := range []string{"options", "search_path"} {
+		if value, ok := c.client.Startup().Params[name]; ok {
+			params[name] = value
+		}
+	}
+	options, err := c.upstream(params)
 	if err != nil {
 		return fmt.Errorf("reading the catalog of %s: %w", c.match.Target.Metadata.Name, err)
 	}
-	startup := c.client.Startup()
-	config, err := pgx.ParseConfig("")
-	if err != nil {
-		return err
-	}
-	config.Host, config.Port = c.origin.Destination.Addr().Unmap().String(), c.origin.Destination.Port()
-	config.User, config.Password, config.Database = c.grant.Name, c.grant.Secret.Reveal(), startup.Database
-	config.TLSConfig, config.Fallbacks = tlsConfig, nil
-	config.LookupFunc = func(context.Context, string) ([]string, error) { return []string{config.Host}, nil }
-	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
-		var dialer net.Dialer
-		return dialer.DialContext(ctx, network, address)
-	}
-	config.RuntimeParams = map[string]string{"application_name": "chaperone"}
-	for _, name := range []string{"options", "search_path"} {
-		if value, ok := startup.Params[name]; ok {
-			config.RuntimeParams[name] = value
-		}
-	}
-	conn, err := pgx.ConnectConfig(ctx, config)
+	conn, err := postgres.ConnectOwn(ctx, options)
 	if err != nil {
 		return fmt.Errorf("reading the catalog of %s: %w", c.match.Target.Metadata.Name, err)
 	}

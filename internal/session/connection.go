@@ -242,14 +242,24 @@ func (c *connection) withoutCredential(err error) *postgres.Refusal {
 // connect opens the way to the true destination, as the minted account, for
 // the database and with the settings that the client asked for.
 func (c *connection) connect(ctx context.Context, startup postgres.Startup) (*postgres.Upstream, error) {
+	options, err := c.upstream(startup.Params)
+	if err != nil {
+		return nil, err
+	}
+	return postgres.Connect(ctx, options)
+}
+
+// upstream is how the session's target is entered, with run-time parameters.
+// An error is a *Refusal.
+func (c *connection) upstream(params map[string]string) (postgres.UpstreamOptions, error) {
 	tlsConfig, err := c.upstreamTLS()
 	if err != nil {
-		return nil, &postgres.Refusal{
+		return postgres.UpstreamOptions{}, &postgres.Refusal{
 			Reason: event.ReasonUpstreamTLS, SQLState: "08001", Err: err,
 			Message: fmt.Sprintf("target %q can't be verified: its configured certificate authority can't be read", c.match.Target.Metadata.Name),
 		}
 	}
-	return postgres.Connect(ctx, postgres.UpstreamOptions{
+	return postgres.UpstreamOptions{
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			var dialer net.Dialer
 			return dialer.DialContext(ctx, "tcp", unmapped(c.origin.Destination).String())
@@ -257,9 +267,9 @@ func (c *connection) connect(ctx context.Context, startup postgres.Startup) (*po
 		TLS:      tlsConfig,
 		User:     c.grant.Name,
 		Password: c.grant.Secret.Reveal(),
-		Database: startup.Database,
-		Params:   startup.Params,
-	})
+		Database: c.client.Startup().Database,
+		Params:   params,
+	}, nil
 }
 
 // upstreamTLS verifies the target by the name that it is known by. It is nil

@@ -123,14 +123,17 @@ func (g *gate) plan(ctx context.Context, p *prepared) (*plan, error) {
 	if err := g.refresh(); err != nil {
 		return nil, g.refuse(p.text, p.query, asRefusal(err))
 	}
-	if g.rules().NeedsCatalog() && slices.ContainsFunc(p.query.Statements, changesNames) {
-		g.catalog.forgetPath()
-	}
 	if g.catalog.changed() {
 		clear(g.read)
 	}
 	if known, ok := g.read[p.query]; ok {
 		return known, nil
+	}
+	// Kept whatever masks there are now: documents that are reloaded may bring
+	// some into a session whose path was changed before.
+	if !g.catalog.lost && slices.ContainsFunc(p.query.Statements, changesNames) {
+		g.catalog.forgetPath()
+		clear(g.read)
 	}
 	masks := make([]*mask.Plan, len(p.query.Statements))
 	for i, statement := range p.query.Statements {

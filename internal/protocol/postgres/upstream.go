@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -74,13 +75,43 @@ func Connect(ctx context.Context, options UpstreamOptions) (*Upstream, error) {
 	return u, nil
 }
 
+// ConnectOwn opens a connection of the daemon's own, for queries, in the same
+// way and under the same rules as [Connect]. The caller closes it.
+func ConnectOwn(ctx context.Context, options UpstreamOptions) (*pgx.Conn, error) {
+	u := &Upstream{options: options}
+	u.options.Password, u.options.Params = "", nil
+	config, err := u.config(options)
+	if err != nil {
+		return nil, connectRefusal(ctx, err)
+	}
+	own, err := pgx.ParseConfig(neutral)
+	if err != nil {
+		return nil, connectRefusal(ctx, err)
+	}
+	own.Config = *config
+	own.MaxProtocolMessageBodyLen = ownMessage
+	conn, err := pgx.ConnectConfig(ctx, own)
+	if err != nil {
+		return nil, connectRefusal(ctx, err)
+	}
+	return conn, nil
+}
+
+// ownMessage bounds, in bytes, what the server sends in one message to a
+// connection of the daemon's own.
+const ownMessage = 64 << 20
+
+// neutral is a connection string that leaves nothing to the environment. What
+// it says is replaced.
+const neutral = "host=upstream port=5432 user=- password=- database=- sslmode=disable " +
+	"sslnegotiation=postgres sslcertmode=disable target_session_attrs=any channel_binding=prefer " +
+	"require_auth='' min_protocol_version=3.0 max_protocol_version=3.0 connect_timeout=0"
+
 // config makes a pgconn configuration that takes nothing from the daemon's own
 // environment and files (PGPASSFILE, ~/.pgpass, PGSERVICE, …), which ParseConfig
 // would: all that they could have set is set here.
 func (u *Upstream) config(options UpstreamOptions) (*pgconn.Config, error) {
-	config, err := pgconn.ParseConfig("host=upstream port=5432 user=- password=- database=- sslmode=disable " +
-		"sslnegotiation=postgres sslcertmode=disable target_session_attrs=any channel_binding=prefer " +
-		"require_auth='' min_protocol_version=3.0 max_protocol_version=3.0 connect_timeout=0")
+	config, err := pgconn.ParseConfig(neutral)
 	if err != nil {
 		return nil, fmt.Errorf("the daemon's environment holds PG… variables that can't be read: %w", err)
 	}
