@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"chaperone.dev/chaperone/internal/bus"
+	"chaperone.dev/chaperone/pkg/event"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
@@ -94,7 +95,7 @@ func TestRolesCanDoTheirWorkAndNoMore(t *testing.T) {
 	if err := publish(node, "chaperone.event.c1.n1.db.command", "e-1"); err != nil {
 		t.Fatalf("node publishes an event: %v", err)
 	}
-	if err := publish(node, bus.RecordingSubject("c1", "s-1"), "s-1/0"); err != nil {
+	if err := publish(node, event.RecordingSubject("c1", "s-1"), "s-1/0"); err != nil {
 		t.Fatalf("node publishes a block: %v", err)
 	}
 	if _, err := heard.NextMsgWithContext(ctx); err != nil {

@@ -36,7 +36,7 @@ func permissions(r Role, cluster, node string) *server.Permissions {
 		return &server.Permissions{
 			Publish: &server.SubjectPermission{Allow: []string{
 				"chaperone.event." + event.Token(cluster) + "." + event.Token(node) + ".>",
-				"chaperone.recording." + event.Token(cluster) + ".>",
+				event.RecordingSubject(cluster, ">"),
 			}},
 			Subscribe: &server.SubjectPermission{Allow: own},
 		}

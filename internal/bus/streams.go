@@ -78,9 +78,3 @@ func ensure(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamCon
 	}
 	return err
 }
-
-// RecordingSubject is where a session's blocks are published. Both names must
-// be subject tokens; see event.Token.
-func RecordingSubject(cluster, session string) string {
-	return "chaperone.recording." + cluster + "." + session
-}

@@ -330,7 +330,7 @@ func (p *publisher) seal(s *stream) error {
 		p.sealed = true
 	}
 	m := message{
-		subject: "chaperone.recording." + event.Token(p.j.opts.Cluster) + "." + s.Session,
+		subject: event.RecordingSubject(p.j.opts.Cluster, s.Session),
 		id:      s.Session + "/" + strconv.FormatUint(s.Next, 10),
 		body:    p.j.codec.Encode(b),
 		at:      s.at, since: s.since,

@@ -14,10 +14,6 @@ import (
 // session has DDL of its own in an open transaction, no catalog tells what its
 // statements mean: refuse those whose plan is [Plan.Sensitive] until then.
 type Catalog struct {
-	// Fingerprint changes when a relation, a column, a view or a function
-	// does; see [Fingerprint].
-	Fingerprint string
-
 	byOID     map[uint32]*relation
 	byName    map[string][]*relation // unqualified name → in each schema
 	functions map[string]bool        // names of functions that aren't PostgreSQL's own

@@ -37,16 +37,8 @@ FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
 WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p', 'S') AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attrelid, a.attnum
 LIMIT $1`
-	inheritsSQL    = `SELECT inhrelid, inhparent FROM pg_inherits`
-	functionsSQL   = `SELECT DISTINCT proname::text FROM pg_proc WHERE oid >= $1 LIMIT $2`
-	fingerprintSQL = `
-SELECT concat_ws(':',
-  (SELECT count(*) || '/' || coalesce(sum(hashtextextended(oid || ' ' || xmin, 0)), 0) FROM pg_class WHERE oid >= $1),
-  (SELECT count(*) || '/' || coalesce(sum(hashtextextended(attrelid || ' ' || attnum || ' ' || xmin, 0)), 0) FROM pg_attribute WHERE attrelid >= $1),
-  (SELECT count(*) || '/' || coalesce(sum(hashtextextended(oid || ' ' || xmin, 0)), 0) FROM pg_rewrite WHERE oid >= $1),
-  (SELECT count(*) || '/' || coalesce(sum(hashtextextended(inhrelid || ' ' || xmin, 0)), 0) FROM pg_inherits),
-  (SELECT count(*) || '/' || coalesce(sum(hashtextextended(oid || ' ' || xmin, 0)), 0) FROM pg_namespace),
-  (SELECT count(*) || '/' || coalesce(sum(hashtextextended(oid || ' ' || xmin, 0)), 0) FROM pg_proc WHERE oid >= $1))`
+	inheritsSQL  = `SELECT inhrelid, inhparent FROM pg_inherits`
+	functionsSQL = `SELECT DISTINCT proname::text FROM pg_proc WHERE oid >= $1 LIMIT $2`
 )
 
 // LoadCatalog reads the catalog of the database that conn is connected to, in
@@ -59,25 +51,12 @@ func LoadCatalog(ctx context.Context, conn *pgx.Conn) (*Catalog, error) {
 		if _, err := tx.Exec(ctx, "SET LOCAL search_path = ''"); err != nil {
 			return err
 		}
-		if err := tx.QueryRow(ctx, fingerprintSQL, firstUserOID).Scan(&c.Fingerprint); err != nil {
-			return err
-		}
 		return c.load(ctx, tx)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("load the catalog: %w", err)
 	}
 	return c, nil
-}
-
-// Fingerprint tells cheaply what [Catalog.Fingerprint] would be now. It scans
-// five catalogs at the server, some milliseconds for a thousand tables.
-func Fingerprint(ctx context.Context, conn *pgx.Conn) (string, error) {
-	var f string
-	if err := conn.QueryRow(ctx, fingerprintSQL, firstUserOID).Scan(&f); err != nil {
-		return "", fmt.Errorf("fingerprint of the catalog: %w", err)
-	}
-	return f, nil
 }
 
 func (c *Catalog) load(ctx context.Context, tx pgx.Tx) error {

@@ -433,37 +433,6 @@ func TestSensitive(t *testing.T) {
 	}
 }
 
-// The catalog's staleness shows.
-func TestFingerprint(t *testing.T) {
-	d := newDatabase(t)
-	ctx := context.Background()
-	last := d.cat.Fingerprint
-	for _, sql := range []string{
-		"SELECT 1", "ALTER TABLE customers RENAME COLUMN city TO town", "CREATE TABLE fresh (a int)", "CREATE OR REPLACE VIEW clean AS SELECT id, ssn::text AS name FROM customers",
-		"ALTER TABLE fresh INHERIT base", "CREATE FUNCTION g() RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP FUNCTION g()",
-	} {
-		if sql == "ALTER TABLE fresh INHERIT base" {
-			sql = "CREATE TABLE fresh2 () INHERITS (base)"
-		}
-		if _, err := d.conn.Exec(ctx, sql); err != nil {
-			t.Fatal(err)
-		}
-		now, err := Fingerprint(ctx, d.conn)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if (now != last) != (sql != "SELECT 1") {
-			t.Errorf("%s: fingerprint %q → %q", sql, last, now)
-		}
-		last = now
-	}
-	if _, err := d.plan("SELECT * FROM fresh"); err == nil {
-		t.Error("an unknown table was traced")
-	} else if u := (*Untraceable)(nil); !errors.As(err, &u) || u.Unknown != "fresh" {
-		t.Errorf("the unknown name isn't told: %#v", err)
-	}
-}
-
 // A result that isn't shaped as it was traced is refused: the schema changed.
 func TestStaleCatalogIsNoticed(t *testing.T) {
 	d := newDatabase(t)

@@ -260,7 +260,7 @@ func chain(t testing.TB, session string, n int, k ed25519.PrivateKey, salt strin
 func (w *world) publish(t testing.TB, session string, blocks ...[]byte) {
 	t.Helper()
 	for _, b := range blocks {
-		ack, err := w.node.PublishAsync(bus.RecordingSubject("c1", session), b)
+		ack, err := w.node.PublishAsync(event.RecordingSubject("c1", session), b)
 		must(t, err)
 		select {
 		case <-ack.Ok():

@@ -134,6 +134,13 @@ func Subject(o Origin, t Type) string {
 	return "chaperone.event." + Token(o.Cluster) + "." + Token(o.Node) + "." + Token(o.Target) + "." + string(t)
 }
 
+// RecordingSubject is the NATS subject of a session's recording, whose blocks
+// package recording defines. session is a subject token already, or ">" for
+// all sessions of the cluster.
+func RecordingSubject(cluster, session string) string {
+	return "chaperone.recording." + Token(cluster) + "." + session
+}
+
 // Token makes one NATS subject token of a name: "." "*" ">" and white space
 // become "_", and so does the empty name.
 func Token(name string) string {

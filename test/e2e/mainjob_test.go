@@ -33,6 +33,14 @@ func TestMainJob(t *testing.T) {
 			t.Errorf("customers: %s, %v", count, err)
 		}
 	})
+	t.Run("another search path is no way around", func(t *testing.T) {
+		for _, sql := range []string{
+			"SET search_path = public, pg_temp", "SELECT set_config('search_path', 'public', false)", "RESET ALL",
+		} {
+			w.planner(stage.Psql("-At", "-c", "SELECT 1 FROM customers", "-c", sql, "-c", "SELECT card_number FROM customers WHERE id = 1")...).
+				want(t, 0, "************1111")
+		}
+	})
 	t.Run("what can't be masked is refused", func(t *testing.T) {
 		w.psql("COPY customers TO STDOUT").want(t, 1, "ERROR:")
 	})

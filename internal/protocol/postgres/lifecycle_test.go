@@ -240,6 +240,9 @@ func TestConnectRefusals(t *testing.T) {
 		if _, err := Connect(ctx, o); !errors.As(err, &r) || r.Reason != event.ReasonUpstreamAuth || r.SQLState != "28000" {
 			t.Errorf("%#v", err)
 		}
+		if _, err := ConnectOwn(ctx, o); !errors.As(err, &r) || r.Reason != event.ReasonUpstreamAuth || r.SQLState != "28000" {
+			t.Errorf("a connection of the daemon's own: %#v", err)
+		}
 	})
 	t.Run("the daemon's own environment is nothing to it", func(t *testing.T) {
 		for _, v := range []string{"PGUSER", "PGPASSWORD", "PGDATABASE", "PGOPTIONS", "PGAPPNAME", "PGSSLMODE", "PGREQUIREAUTH", "PGTZ"} {
@@ -250,6 +253,18 @@ func TestConnectRefusals(t *testing.T) {
 			t.Fatal(err)
 		}
 		up.Close()
+		o := good()
+		o.Params = map[string]string{"application_name": "mine", "search_path": "elsewhere"}
+		own, err := ConnectOwn(ctx, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer own.Close(ctx)
+		var user, application, path string
+		err = own.QueryRow(ctx, "SELECT session_user, current_setting('application_name'), current_setting('search_path')").Scan(&user, &application, &path)
+		if err != nil || user != o.User || application != "mine" || path != "elsewhere" {
+			t.Errorf("user %q, application %q, path %q, %v", user, application, path, err)
+		}
 	})
 	t.Run("a server that never answers", func(t *testing.T) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
