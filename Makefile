@@ -21,9 +21,10 @@ demo: build ## run the main job on this machine, show each step (ARGS=--stay lea
 	@tools/setup.sh test
 	$(BIN)/chaperone demo $(ARGS)
 
+# Never from the cache: what the tests run, the binaries, servers and kernel, is not what it looks at.
 test: build ## every test, with the race detector, on the real kernel and real servers
 	@tools/setup.sh test
-	$(GO) test -race -timeout 20m ./...
+	$(GO) test -race -count=1 -timeout 20m ./...
 
 lint: ## gofmt, go vet, staticcheck, govulncheck, shellcheck, clang-format
 	@tools/setup.sh build lint
