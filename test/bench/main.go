@@ -30,13 +30,17 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each measurement is made")
 	flag.DurationVar(&o.each, "each", 5*time.Second, "how long each pgbench runs")
 	only := flag.String("run", "", "measure only what matches this regular expression; writes no report")
+	paths := flag.String("paths", "", "measure only the paths that match this regular expression; writes no report")
 	flag.StringVar(&o.report, "report", "docs/benchmarks.md", "the file that is written; empty writes none")
 	flag.Parse()
 	var err error
 	if o.only, err = regexp.Compile(*only); err != nil {
 		exit(err)
 	}
-	if *only != "" {
+	if o.paths, err = regexp.Compile(*paths); err != nil {
+		exit(err)
+	}
+	if *only != "" || *paths != "" {
 		o.report = ""
 	}
 	exit(run(o))
@@ -55,6 +59,7 @@ type options struct {
 	each   time.Duration
 	report string
 	only   *regexp.Regexp
+	paths  *regexp.Regexp
 }
 
 func run(o options) error {

@@ -48,6 +48,7 @@ type results struct {
 // else happens on the machine hits them alike.
 func (w *world) measure(ctx context.Context, o options) (*results, error) {
 	r := &results{samples: map[string]map[string][]sample{}}
+	w.paths = slices.DeleteFunc(w.paths, func(p *path) bool { return !o.paths.MatchString(p.name) })
 	for _, p := range w.paths {
 		r.paths = append(r.paths, p.name)
 	}

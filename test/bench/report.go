@@ -33,7 +33,7 @@ content detectors and `+"`record: durable`"+`, and its process holds NATS and th
 			if path != "direct" {
 				cpu = medianOf(samples[path], func(s sample) time.Duration { return s.cpu }).Round(100 * time.Nanosecond).String()
 			}
-			fmt.Fprintf(&b, "| %s | %.0f | %.2f | %.2f | %s |\n", path,
+			fmt.Fprintf(&b, "| %s | %.0f | %s | %s | %s |\n", path,
 				medianOf(samples[path], rate), ratio(samples[path], samples["direct"]), ratio(samples[path], samples["pgbouncer"]), cpu)
 		}
 		b.WriteString("\n")
@@ -63,11 +63,15 @@ func medianOf[T int | float64 | time.Duration](samples []sample, of func(sample)
 	return median(values)
 }
 
-// ratio is the median of the ratios of samples of the same round.
-func ratio(of, to []sample) float64 {
+// ratio is the median of the ratios of samples of the same round; a dash where
+// the other path was not measured.
+func ratio(of, to []sample) string {
+	if len(to) != len(of) {
+		return "–"
+	}
 	ratios := make([]float64, len(of))
 	for i := range of {
 		ratios[i] = of[i].rate / to[i].rate
 	}
-	return median(ratios)
+	return fmt.Sprintf("%.2f", median(ratios))
 }
