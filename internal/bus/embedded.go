@@ -122,7 +122,10 @@ func (s *Server) ready(ctx context.Context, l Limits) error {
 	if err != nil {
 		return err
 	}
-	return Setup(ctx, js, l)
+	// This server dies only with the daemon in its process. The daemon's
+	// journal then sends again what was acknowledged in its last seconds, so
+	// no message needs a write of its own before it is acknowledged.
+	return setup(ctx, js, l, jetstream.AsyncPersistMode)
 }
 
 // Connect returns a connection inside the process. Close it before the server

@@ -38,6 +38,12 @@ const dedupe = 2 * time.Minute
 
 // Setup makes the streams or brings them up to date.
 func Setup(ctx context.Context, js jetstream.JetStream, l Limits) error {
+	return setup(ctx, js, l, jetstream.DefaultPersistMode)
+}
+
+// setup is [Setup] with the choice of when a message is acknowledged: behind
+// the write to its file, or before. That is settled when a stream is made.
+func setup(ctx context.Context, js jetstream.JetStream, l Limits, mode jetstream.PersistModeType) error {
 	if l.EventBytes == 0 {
 		l.EventBytes = 2 << 30
 	}
@@ -64,6 +70,7 @@ func Setup(ctx context.Context, js jetstream.JetStream, l Limits) error {
 		Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew,
 		MaxBytes: l.RecordingBytes, Duplicates: dedupe, DenyPurge: true,
 	}} {
+		cfg.PersistMode = mode
 		if err := ensure(ctx, js, cfg); err != nil {
 			return fmt.Errorf("stream %s: %w", cfg.Name, err)
 		}
@@ -73,8 +80,14 @@ func Setup(ctx context.Context, js jetstream.JetStream, l Limits) error {
 
 func ensure(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) error {
 	_, err := js.CreateStream(ctx, cfg)
-	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-		_, err = js.UpdateStream(ctx, cfg)
+	if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		return err
 	}
+	old, err := js.Stream(ctx, cfg.Name)
+	if err != nil {
+		return err
+	}
+	cfg.PersistMode = old.CachedInfo().Config.PersistMode
+	_, err = js.UpdateStream(ctx, cfg)
 	return err
 }
