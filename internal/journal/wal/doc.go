@@ -3,8 +3,9 @@
 //
 // What it promises:
 //
-//   - Append costs one write(2), or none when the caller lets the record wait
-//     for the next one; no lock that Append takes is held during an fsync.
+//   - Append costs at most one write(2), which those who append at the same
+//     time share, or none when the caller lets the record wait for the next
+//     one; no lock that Append takes is held during an fsync.
 //   - A record is in the kernel when Append returns (it survives the process),
 //     and on the disk after at most [Options.SyncEvery] or when Sync returns
 //     (it survives the machine).

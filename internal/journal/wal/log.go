@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,11 +18,13 @@ type Log struct {
 	torn int64    // bytes that Open cut
 
 	mu       sync.Mutex // never held during an fsync
+	flushed  sync.Cond  // of mu: a batch is done
 	segs     []segment
 	file     *os.File // of the last segment
 	buf      []byte   // records that are not in the file yet
 	written  LSN      // end of what is in the file
 	end      LSN      // end of what was appended
+	batch    *batch   // of those who wait for the next write; nil: nobody does
 	older    []*os.File
 	newFiles bool
 	failed   error // once set, nothing is appended any more
@@ -38,9 +41,18 @@ type Log struct {
 // bufferLimit is how many bytes may wait for the next write.
 const bufferLimit = 64 << 10
 
-// Append adds a record and returns the position behind it. With lazy it may
-// stay in memory until the next Append or Sync: at most SyncEvery, and lost if
-// the process dies before that. A failed Append adds nothing.
+// batch is what one write is for. The first who needs it makes it; the others
+// whose records are in it wait for its outcome.
+type batch struct {
+	first int // where in the buffer its records begin
+	done  bool
+	err   error
+}
+
+// Append adds a record and returns the position behind it. Callers at the same
+// time share one write. With lazy the record may stay in memory until the next
+// Append or Sync: at most SyncEvery, and lost if the process dies before that.
+// A failed Append adds nothing.
 func (l *Log) Append(payload []byte, lazy bool) (LSN, error) {
 	if len(payload) == 0 || len(payload) > MaxRecord {
 		return 0, fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, len(payload), MaxRecord)
@@ -58,25 +70,59 @@ func (l *Log) Append(payload []byte, lazy bool) (LSN, error) {
 			return 0, err
 		}
 	}
-	before, held := l.end, len(l.buf)
+	mine, held := l.batch, len(l.buf)
 	l.buf = appendRecord(l.buf, l.end, LSN(l.synced.Load()), payload)
 	l.end += LSN(len(l.buf) - held)
+	end := l.end
 	signal(l.dirty)
-	if lazy && len(l.buf) < bufferLimit {
-		return l.end, nil
+	switch {
+	case mine == nil && lazy && len(l.buf) < bufferLimit:
+		return end, nil
+	case mine == nil:
+		mine = &batch{first: held}
+		l.batch = mine
+		// Whoever can append right now shares the write.
+		l.mu.Unlock()
+		runtime.Gosched()
+		l.mu.Lock()
+	case len(l.buf) < bufferLimit:
+		for !mine.done {
+			l.flushed.Wait()
+		}
 	}
-	if err := l.flush(); err != nil {
-		l.buf, l.end = l.buf[:held], before
-		return 0, err
+	if !mine.done {
+		_ = l.flush() // its outcome is the batch's
 	}
-	return l.end, nil
+	if mine.err != nil {
+		return 0, mine.err
+	}
+	return end, nil
 }
 
-// flush writes what waits. On failure the file is as it was before.
+// flush writes what waits, and tells those who wait. On failure the file is as
+// it was before, and what nobody waits for stays in the buffer.
 func (l *Log) flush() error {
 	if len(l.buf) == 0 {
 		return nil
 	}
+	err := l.failed
+	if err == nil {
+		err = l.write()
+	}
+	if b := l.batch; b != nil {
+		if err != nil {
+			l.buf = l.buf[:b.first]
+			l.end = l.written + LSN(b.first)
+		}
+		b.done, b.err = true, err
+		l.batch = nil
+		l.flushed.Broadcast()
+	}
+	return err
+}
+
+// write moves the buffer to the file.
+func (l *Log) write() error {
 	if _, err := l.file.Write(l.buf); err != nil {
 		at := segmentHeader + int64(l.written-l.segs[len(l.segs)-1].base)
 		if undo := errors.Join(l.file.Truncate(at), seek(l.file, at)); undo != nil {
@@ -164,6 +210,9 @@ func (l *Log) SyncTo(upTo LSN) error {
 	l.synced.Store(uint64(end))
 	return nil
 }
+
+// Synced is the position up to which the log is on the disk.
+func (l *Log) Synced() LSN { return LSN(l.synced.Load()) }
 
 // syncLoop syncs SyncEvery after the first append that is not synced yet.
 func (l *Log) syncLoop() {

@@ -42,6 +42,7 @@ func Open(o Options) (*Log, error) {
 		return nil, fmt.Errorf("journal folder: %w", err)
 	}
 	l := &Log{opts: o, dir: dir, dirty: make(chan struct{}, 1), changed: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{})}
+	l.flushed.L = &l.mu
 	if err := l.recover(); err != nil {
 		if l.file != nil {
 			err = errors.Join(err, l.file.Close())

@@ -316,15 +316,7 @@ func TestTrimKeepsWhatIsNotDone(t *testing.T) {
 // A disk that is full for a while loses nothing that was accepted, and what is
 // accepted afterwards is readable.
 func TestFullDisk(t *testing.T) {
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
-		t.Fatalf("this test mounts a small file system and needs root: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := smallDisk(t, "64k")
 	l := open(t, wal.Options{Dir: filepath.Join(dir, "log"), SegmentBytes: 8 << 10})
 	var want []string
 	var full error
@@ -343,6 +335,67 @@ func TestFullDisk(t *testing.T) {
 	appendAll(t, l, false, "after")
 	got := readAll(t, l, first(l))
 	same(t, append(want, "after")[len(want)+1-len(got):], got)
+}
+
+// Those who append at the same time share a write, and its failure: each of
+// them is told, and what one was told of is what is in the log.
+func TestFullDiskOfMany(t *testing.T) {
+	dir := smallDisk(t, "256k")
+	filler := filepath.Join(dir, "filler")
+	if err := os.WriteFile(filler, make([]byte, 128<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := open(t, wal.Options{Dir: filepath.Join(dir, "log"), SyncEvery: time.Hour})
+	const writers = 8
+	accepted := make([][]string, writers)
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			for i := range 1000 {
+				rec := fmt.Sprintf("%d %d %s", w, i, strings.Repeat("z", 100))
+				if _, err := l.Append([]byte(rec), i%3 == 2); err == nil {
+					accepted[w] = append(accepted[w], rec)
+				} else if !errors.Is(err, unix.ENOSPC) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	got := make([][]string, writers)
+	for _, rec := range readAll(t, l, first(l)) {
+		w := rec[0] - '0'
+		got[w] = append(got[w], rec)
+	}
+	refused := 0
+	for w := range writers {
+		refused += 1000 - len(accepted[w])
+		same(t, accepted[w], got[w])
+	}
+	if refused == 0 {
+		t.Error("the disk was never full")
+	}
+}
+
+// smallDisk is a folder on a file system of that size.
+func smallDisk(t *testing.T, size string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+		t.Fatalf("this test mounts a small file system and needs root: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 func first(l *wal.Log) wal.LSN { f, _ := l.Bounds(); return f }
