@@ -37,7 +37,7 @@ func (p *publisher) digest(s *stream, f frame, at, next wal.LSN, now time.Time) 
 			p.emit(s, event.TypeCommand, commandID(s.Session, f.Seq), f.Time, body, at, now)
 			break
 		}
-		s.open[f.Seq] = append([]byte(nil), body...)
+		s.begin(f.Seq, body)
 	case recording.KindOutcome:
 		s.Rows += f.Rows
 		body, ok := event.JoinJSON(p.event[:0], s.open[f.Seq], f.Payload)
@@ -46,7 +46,7 @@ func (p *publisher) digest(s *stream, f frame, at, next wal.LSN, now time.Time) 
 			break
 		}
 		p.event = body
-		delete(s.open, f.Seq)
+		s.over(f.Seq)
 		p.emit(s, event.TypeCommand, commandID(s.Session, f.Seq), f.Time, body, at, now)
 	case recording.KindMaskApplied:
 		p.emit(s, event.TypeMaskApplied, s.Session+"/mask/"+strconv.FormatUint(s.Frames, 10), f.Time, f.Payload, at, now)

@@ -274,14 +274,15 @@ func (j *Journal) Stats() Stats {
 	return s
 }
 
-// toRaw makes a checkpoint's form of the commands under way.
+// toRaw makes a checkpoint's form of the commands under way, which lasts when
+// they are over.
 func toRaw(open map[uint64][]byte) map[uint64]json.RawMessage {
 	if len(open) == 0 {
 		return nil
 	}
 	raw := make(map[uint64]json.RawMessage, len(open))
 	for seq, body := range open {
-		raw[seq] = body
+		raw[seq] = slices.Clone(body)
 	}
 	return raw
 }

@@ -18,6 +18,7 @@ type message struct {
 	body    []byte
 	at      wal.LSN   // first record that it stands for
 	since   time.Time // when that was read
+	needs   wal.LSN   // it is not sent before the journal is synced up to here
 
 	// Of blocks: the session, and its state once this is acknowledged.
 	stream *stream
@@ -82,20 +83,24 @@ func (o *outbox) put(ms []message) {
 	o.queue = append(o.queue, ms...)
 }
 
-// send sends what was not sent yet, unless it is too early for another try.
-func (o *outbox) send(now time.Time) {
+// send sends what was not sent yet and may be, now that the journal is synced
+// up to a position, unless it is too early for another try.
+func (o *outbox) send(now time.Time, synced wal.LSN) {
 	if now.Before(o.retryAt) {
 		return
 	}
 	if o.sent == 0 {
 		o.reconnects, o.progress = o.nc.Stats().Reconnects, now
 	}
+	id := make([]string, 1)
+	header := nats.Header{jetstream.MsgIDHeader: id}
 	for o.sent < min(len(o.queue), maxInFlight) {
 		m := &o.queue[o.sent]
-		err := o.nc.PublishMsg(&nats.Msg{
-			Subject: m.subject, Reply: o.acks.reply(o.sent), Data: m.body,
-			Header: nats.Header{jetstream.MsgIDHeader: []string{m.id}},
-		})
+		if m.needs > synced {
+			break
+		}
+		id[0] = m.id // PublishMsg keeps nothing of what it is given
+		err := o.nc.PublishMsg(&nats.Msg{Subject: m.subject, Reply: o.acks.reply(o.sent), Data: m.body, Header: header})
 		if err != nil {
 			o.fail(now, err)
 			return

@@ -24,7 +24,8 @@ type publisher struct {
 	pos     wal.LSN // everything before was read
 	streams map[string]*stream
 	ready   []message // made, and not given to the outbox yet
-	sealed  bool      // a seal was written that is not synced
+	sealed  wal.LSN   // behind the last seal
+	syncAt  time.Time // when the seals that are not on the disk are synced
 	stalled bool      // a seal can't be written: the disk is full
 	out     *outbox
 	marks   []mark
@@ -37,7 +38,8 @@ type publisher struct {
 const (
 	readBatch     = 1 << 20 // bytes that are read before what they make is sent
 	checkpointGap = time.Second
-	linger        = 4 * time.Millisecond // records that come singly are taken together
+	linger        = 20 * time.Millisecond  // records that come singly are taken together
+	sealWait      = 100 * time.Millisecond // how long a sealed block waits for a sync that it shares
 	drainTime     = 3 * time.Second
 )
 
@@ -99,9 +101,15 @@ func (p *publisher) loop(ctx context.Context) error {
 		if !p.out.room() || p.stalled {
 			changed = nil
 		}
+		var due <-chan time.Time
+		if p.unsynced() {
+			rest.Reset(time.Until(p.syncAt))
+			due = rest.C
+		}
 		select {
 		case <-ctx.Done():
 		case <-changed:
+		case <-due:
 		case <-p.out.acks.arrived:
 		case <-tick.C:
 		}
@@ -118,10 +126,15 @@ func (p *publisher) step(now time.Time) (more bool, err error) {
 	if err := p.sealDue(now); err != nil {
 		return false, err
 	}
-	if err := p.handOver(); err != nil {
-		return false, err
+	p.out.put(p.ready)
+	clear(p.ready)
+	p.ready = p.ready[:0]
+	if p.unsynced() && (!now.Before(p.syncAt) || !p.out.room()) {
+		if err := p.syncSeals(); err != nil {
+			return false, err
+		}
 	}
-	p.out.send(now)
+	p.out.send(now, p.j.log.Synced())
 	p.out.collect(now, func(m *message) {
 		p.activity++
 		if m.stream != nil {
@@ -157,6 +170,7 @@ func (p *publisher) finish() error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	for ctx.Err() == nil {
+		p.syncAt = time.Time{}
 		more, err := p.step(time.Now())
 		if err != nil {
 			return err
@@ -303,8 +317,8 @@ func (p *publisher) trySeal(s *stream) error {
 
 func noSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
-// seal ends a block: its seal goes to the journal, the block to what is sent
-// once the seal is on the disk.
+// seal ends a block: its seal goes to the journal, the block to the outbox,
+// which sends it once the seal is on the disk.
 func (p *publisher) seal(s *stream) error {
 	var key ed25519.PrivateKey
 	if s.ended != nil {
@@ -314,6 +328,7 @@ func (p *publisher) seal(s *stream) error {
 	if err != nil {
 		return fmt.Errorf("session %s: %w", s.Session, err)
 	}
+	var needs wal.LSN
 	if known, ok := s.seals[s.Next]; ok {
 		if known.Hash != b.Hash.String() {
 			p.j.opts.Log.Error().Str("session", s.Session).Uint64("block", s.Next).Msg("a block was built anew and is not what was sealed before; the sink will refuse it")
@@ -324,16 +339,20 @@ func (p *publisher) seal(s *stream) error {
 		if err != nil {
 			return err
 		}
-		if _, err := p.j.append(rec, classControl, true); err != nil {
+		waiting := p.unsynced()
+		if p.sealed, err = p.j.append(rec, classControl, true); err != nil {
 			return err
 		}
-		p.sealed = true
+		if !waiting {
+			p.syncAt = time.Now().Add(sealWait)
+		}
+		needs = p.sealed
 	}
 	m := message{
 		subject: event.RecordingSubject(p.j.opts.Cluster, s.Session),
 		id:      s.Session + "/" + strconv.FormatUint(s.Next, 10),
 		body:    p.j.codec.Encode(b),
-		at:      s.at, since: s.since,
+		at:      s.at, since: s.since, needs: needs,
 	}
 	s.Next++
 	s.previous = b.Hash
@@ -366,21 +385,15 @@ func (p *publisher) endTime(b *recording.Block) int64 {
 	return at
 }
 
-// handOver gives what was made to the outbox, after the seals it needs are on
-// the disk.
-func (p *publisher) handOver() error {
-	if p.sealed {
-		switch err := p.j.log.Sync(); {
-		case noSpace(err):
-			p.stalled = true
-			return nil
-		case err != nil:
-			return err
-		}
-		p.sealed = false
+// unsynced says whether blocks wait for their seals to be on the disk.
+func (p *publisher) unsynced() bool { return p.sealed > p.j.log.Synced() }
+
+// syncSeals makes the blocks that were sealed ready to be sent.
+func (p *publisher) syncSeals() error {
+	err := p.j.log.SyncTo(p.sealed)
+	if noSpace(err) {
+		p.stalled = true
+		return nil
 	}
-	p.out.put(p.ready)
-	clear(p.ready)
-	p.ready = p.ready[:0]
-	return nil
+	return err
 }

@@ -21,6 +21,7 @@ type stream struct {
 	chainState
 	previous recording.Hash
 	open     map[uint64][]byte // commands under way: their request, as JSON
+	spare    [][]byte          // buffers of such that are over
 	durable  *chainState       // behind the last acknowledged block; nil: none yet
 	seals    map[uint64]seal   // where blocks ended before the last start
 
@@ -43,7 +44,7 @@ func resume(c chainState) *stream {
 	s.chainState.Open = nil
 	copy(s.previous[:], c.Previous)
 	for seq, body := range c.Open {
-		s.open[seq] = body
+		s.begin(seq, body)
 	}
 	s.durable = &c
 	return s
@@ -62,6 +63,30 @@ func (s *stream) add(kind recording.Kind, direction recording.Direction, at int6
 	s.Frames++
 	s.count++
 	return nil
+}
+
+// begin keeps the request of a command that is under way.
+func (s *stream) begin(seq uint64, request []byte) {
+	var buf []byte
+	if n := len(s.spare); n > 0 {
+		buf, s.spare = s.spare[n-1], s.spare[:n-1]
+	}
+	s.open[seq] = append(buf[:0], request...)
+}
+
+// Of the buffers of requests so many are used again, and none that is larger.
+const (
+	maxSpare     = 16
+	maxSpareSize = 4 << 10
+)
+
+// over forgets a command that begin kept.
+func (s *stream) over(seq uint64) {
+	buf := s.open[seq]
+	delete(s.open, seq)
+	if buf != nil && cap(buf) <= maxSpareSize && len(s.spare) < maxSpare {
+		s.spare = append(s.spare, buf)
+	}
 }
 
 // due says whether the block ends here.

@@ -116,6 +116,9 @@ func (e *Event) AppendJSON(b []byte) []byte {
 // U+009F. In valid JSON those stand inside strings only.
 func appendData(b, data []byte) []byte {
 	const hex = "0123456789abcdef"
+	if bytes.IndexByte(data, 0x7f) < 0 && bytes.IndexByte(data, 0xc2) < 0 {
+		return append(b, data...) // nearly always
+	}
 	start := 0
 	for i := 0; i < len(data); i++ {
 		c, size := data[i], 1
