@@ -6,7 +6,8 @@ import (
 )
 
 const (
-	batchSize = 128 // messages that share a sync
+	batchSize = 128                    // messages that share a sync
+	gather    = 500 * time.Millisecond // how long the first of them waits for more
 	ackWait   = 30 * time.Second
 	minPause  = 100 * time.Millisecond
 	maxPause  = 5 * time.Second

@@ -80,9 +80,11 @@ func (s *Sink) Run(ctx context.Context) error {
 
 // ingest consumes until an error, and tells when it got on.
 func (s *Sink) ingest(ctx context.Context, ok func()) error {
+	// The stream itself knows what was taken, since that leaves it: the
+	// consumer's own state need not be on the disk.
 	cons, err := s.opts.JetStream.CreateOrUpdateConsumer(ctx, bus.StreamRecordings, jetstream.ConsumerConfig{
 		Durable: "sink", AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait,
-		MaxAckPending: 4 * batchSize, DeliverPolicy: jetstream.DeliverAllPolicy,
+		MaxAckPending: 4 * batchSize, DeliverPolicy: jetstream.DeliverAllPolicy, MemoryStorage: true,
 	})
 	if err != nil {
 		return fmt.Errorf("consumer: %w", err)
@@ -105,7 +107,8 @@ func (s *Sink) ingest(ctx context.Context, ok func()) error {
 	}
 }
 
-// next waits for a message, and takes with it those that are there.
+// next waits for a message, and takes with it those that come shortly after:
+// what is stored together shares its syncs.
 func next(ctx context.Context, cons jetstream.Consumer) ([]jetstream.Msg, error) {
 	first, err := cons.Next(jetstream.FetchContext(ctx))
 	if errors.Is(err, jetstream.ErrNoMessages) {
@@ -115,7 +118,7 @@ func next(ctx context.Context, cons jetstream.Consumer) ([]jetstream.Msg, error)
 		return nil, fmt.Errorf("next block: %w", err)
 	}
 	msgs := []jetstream.Msg{first}
-	rest, err := cons.FetchNoWait(batchSize - 1)
+	rest, err := cons.Fetch(batchSize-1, jetstream.FetchMaxWait(gather))
 	if err != nil {
 		return msgs, nil // what is there is taken; the next call meets the error
 	}
