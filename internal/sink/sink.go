@@ -118,7 +118,9 @@ func next(ctx context.Context, cons jetstream.Consumer) ([]jetstream.Msg, error)
 		return nil, fmt.Errorf("next block: %w", err)
 	}
 	msgs := []jetstream.Msg{first}
-	rest, err := cons.Fetch(batchSize-1, jetstream.FetchMaxWait(gather))
+	ctx, stop := context.WithTimeout(ctx, gather)
+	defer stop()
+	rest, err := cons.Fetch(batchSize-1, jetstream.FetchContext(ctx))
 	if err != nil {
 		return msgs, nil // what is there is taken; the next call meets the error
 	}
