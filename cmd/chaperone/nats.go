@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -17,7 +16,7 @@ func natsCommand() *cobra.Command {
 }
 
 func natsSetupCommand() *cobra.Command {
-	remote := bus.Remote{Role: bus.RoleAdmin}
+	remote := bus.Remote{Role: bus.RoleAdmin, Once: true}
 	var limits bus.Limits
 	cmd := &cobra.Command{
 		Use:   "setup --nats URL (--nkey FILE | --creds FILE)",
@@ -29,9 +28,6 @@ func natsSetupCommand() *cobra.Command {
 				return err
 			}
 			defer conn.Close()
-			if !conn.IsConnected() {
-				return errors.Join(fmt.Errorf("NATS %s can't be reached, or doesn't take the key", remote.URL), conn.LastError())
-			}
 			js, err := jetstream.New(conn)
 			if err != nil {
 				return err

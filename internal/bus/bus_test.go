@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 
 	"chaperone.dev/chaperone/internal/bus"
@@ -175,6 +177,44 @@ func TestNobodyWithoutAKey(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "nats", "admin.nk")); !errors.Is(err, os.ErrNotExist) {
 		t.Error("the admin's key is on the disk")
+	}
+}
+
+// Who runs a daemon or a sink is told why there is no connection: once, not at
+// each attempt, and when there is one.
+func TestConnectTellsWhy(t *testing.T) {
+	dir := t.TempDir()
+	first := embedded(t, bus.Options{Dir: dir, Listen: "127.0.0.1:0"})
+	url, key := first.URL(), filepath.Join(dir, "nats", "node.nk")
+	first.Shutdown()
+	if _, err := bus.Connect(bus.Remote{URL: url, Role: bus.RoleNode, SeedFile: key, Once: true}); !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, nats.ErrNoServers) {
+		t.Errorf("once: %v", err)
+	}
+	type news struct {
+		connected bool
+		err       error
+	}
+	told := make(chan news, 100)
+	nc, err := bus.Connect(bus.Remote{URL: url, Role: bus.RoleNode, SeedFile: key,
+		Changed: func(connected bool, err error) { told <- news{connected, err} }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	// The client's first word is that there are no servers; the cause comes
+	// with the next attempt.
+	for n := (news{}); n.err == nil || !strings.Contains(n.err.Error(), "connection refused"); {
+		if n = <-told; n.connected {
+			t.Fatal("told of a connection while the server is away")
+		}
+	}
+	again := embedded(t, bus.Options{Dir: dir, Listen: strings.TrimPrefix(url, "nats://")})
+	if n := <-told; !n.connected {
+		t.Errorf("when it is back: %+v", n)
+	}
+	again.Shutdown()
+	if n := <-told; n.connected {
+		t.Errorf("when it is gone: %+v", n)
 	}
 }
 

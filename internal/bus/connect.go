@@ -16,15 +16,18 @@ type Remote struct {
 	SeedFile  string
 	CredsFile string
 	CAFile    string // PEM; empty: the system's
-	// Changed, if set, is told when the connection is lost and is back. It
-	// must not block.
+	// Once makes Connect fail when no server takes the connection. Else it
+	// goes on trying for as long as the connection is open, and succeeds while
+	// the servers are away.
+	Once bool
+	// Changed, if set, is told when there is no connection, or another reason
+	// for that, and when there is one again. It must not block.
 	Changed func(connected bool, err error)
 }
 
-// Connect connects to a real NATS. It goes on trying for as long as the
-// connection is open, so it succeeds while the server is away.
+// Connect connects to a real NATS.
 func Connect(r Remote) (*nats.Conn, error) {
-	opts := append(common(r.Role), nats.RetryOnFailedConnect(true))
+	opts := append(common(r.Role), nats.RetryOnFailedConnect(!r.Once))
 	if r.SeedFile != "" {
 		key, err := nats.NkeyOptionFromSeed(r.SeedFile)
 		if err != nil {
@@ -39,15 +42,38 @@ func Connect(r Remote) (*nats.Conn, error) {
 		opts = append(opts, nats.RootCAs(r.CAFile))
 	}
 	if r.Changed != nil {
-		opts = append(opts,
-			nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { r.Changed(false, err) }),
-			nats.ReconnectHandler(func(*nats.Conn) { r.Changed(true, nil) }))
+		opts = append(opts, changes(r.Changed)...)
 	}
 	nc, err := nats.Connect(r.URL, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("NATS %s: %w", r.URL, err)
 	}
 	return nc, nil
+}
+
+// changes tells what is news. The client calls the handlers one after another.
+func changes(changed func(connected bool, err error)) []nats.Option {
+	connected, reason := true, ""
+	lost := func(_ *nats.Conn, err error) {
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		if connected || text != reason {
+			connected, reason = false, text
+			changed(false, err)
+		}
+	}
+	found := func(*nats.Conn) {
+		if !connected {
+			connected, reason = true, ""
+			changed(true, nil)
+		}
+	}
+	return []nats.Option{
+		nats.DisconnectErrHandler(lost), nats.ReconnectErrHandler(lost),
+		nats.ConnectHandler(found), nats.ReconnectHandler(found),
+	}
 }
 
 // common are the options of every connection. Nothing is kept in memory while

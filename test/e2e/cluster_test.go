@@ -14,18 +14,22 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 
+	"chaperone.dev/chaperone/internal/lab"
 	"chaperone.dev/chaperone/internal/stage"
 	"chaperone.dev/chaperone/pkg/event"
 )
 
-const natsAddress = "127.0.0.1:4333"
+const (
+	natsAddress = "127.0.0.1:4333"
+	natsURL     = "tls://localhost:4333"
+)
 
-// The daemon alone, a NATS server of its own with the permissions that deploy/
-// gives each role, and the sink as its own process.
+// The daemon alone, a NATS server of its own with the TLS and the permissions
+// that deploy/ gives each role, and the sink as its own process.
 func TestDaemonWithNATSAndSinkOfTheirOwn(t *testing.T) {
 	w := setStage(t, stage.Options{Documents: map[string]string{
 		"node.yaml": strings.TrimRight(stage.Documents()["node.yaml"], "\n") + `
-  nats: {url: "nats://` + natsAddress + `", nkeyFile: "{{dir}}/node.nk"}
+  nats: {url: "` + natsURL + `", nkeyFile: "{{dir}}/node.nk", caFile: "{{dir}}/nats-ca.pem"}
 `,
 	}})
 	build := func(pkg string) string {
@@ -36,7 +40,9 @@ func TestDaemonWithNATSAndSinkOfTheirOwn(t *testing.T) {
 		return path
 	}
 	w.startNATS(build("github.com/nats-io/nats-server/v2"))
-	setup := []string{"nats", "setup", "--nats", "nats://" + natsAddress, "--nkey", w.Path("admin.nk")}
+	setup := []string{"nats", "setup", "--nats", natsURL, "--nkey", w.Path("admin.nk")}
+	w.do(w.Command(t.Context(), setup...)).want(t, 1, "certificate signed by unknown authority")
+	setup = append(setup, "--ca", w.Path("nats-ca.pem"))
 	w.do(w.Command(t.Context(), setup...)).want(t, 0, "CHAPERONE_EVENTS")
 	w.do(w.Command(t.Context(), setup...)).want(t, 0, "CHAPERONE_RECORDINGS") // again changes nothing
 
@@ -69,7 +75,21 @@ func (w *world) startNATS(server string) {
 	if err := os.WriteFile(config, []byte(strings.NewReplacer("CLUSTER.NODE", "default.stage", "recording.CLUSTER", "recording.default").Replace(string(text))), 0o644); err != nil {
 		w.t.Fatal(err)
 	}
-	env := append(os.Environ(), "NATS_LISTEN="+natsAddress, "NATS_STORE="+w.Path("nats"))
+	ca, err := lab.NewCA()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	pair, err := ca.Issue("localhost")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{"nats-ca.pem": ca.PEM(), "nats-cert.pem": pair.CertPEM, "nats-key.pem": pair.KeyPEM} {
+		if err := os.WriteFile(w.Path(name), content, 0o600); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	env := append(os.Environ(), "NATS_LISTEN="+natsAddress, "NATS_STORE="+w.Path("nats"),
+		"NATS_CERT="+w.Path("nats-cert.pem"), "NATS_KEY="+w.Path("nats-key.pem"))
 	for _, role := range []string{"admin", "node", "sink", "auditor"} {
 		pair, err := nkeys.CreateUser()
 		if err != nil {
@@ -103,7 +123,7 @@ func (w *world) startSink(sink, key string) {
 		w.t.Fatal(err)
 	}
 	socket := filepath.Join(w.RunDir(), "sink.sock")
-	w.background(exec.Command(sink, "--nats", "nats://"+natsAddress, "--nkey", w.Path("sink.nk"),
+	w.background(exec.Command(sink, "--nats", natsURL, "--ca", w.Path("nats-ca.pem"), "--nkey", w.Path("sink.nk"),
 		"--keys", keys, "--dir", w.Path("sink"), "--socket", socket), os.Environ())
 	w.until("a sink", func() bool { return answers("unix", socket) })
 }
@@ -115,7 +135,7 @@ func (w *world) subscribe() *nats.Subscription {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	conn, err := nats.Connect("nats://"+natsAddress, key)
+	conn, err := nats.Connect(natsURL, key, nats.RootCAs(w.Path("nats-ca.pem")))
 	if err != nil {
 		w.t.Fatal(err)
 	}
