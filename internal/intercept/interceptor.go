@@ -50,6 +50,7 @@ type Interceptor struct {
 	links    []link.Link
 
 	capturing sync.Mutex // serialises changes of the capture set
+	taking    sync.Mutex // serialises reading and deleting an origin
 }
 
 // ErrOptions is wrapped by the errors of [Open] that are about its options.

@@ -62,13 +62,17 @@ func (i *Interceptor) Origin(conn *net.TCPConn) (Origin, error) {
 	}, nil
 }
 
-// take reads the origin off the socket and deletes it. Of two callers one finds nothing
-// to delete, and has not taken it.
+// take reads the origin off the socket and deletes it, one caller after the
+// other: the kernel lets two delete the same entry at once, and tells both that
+// they did (bpf_sk_storage_del looks it up before it locks).
 func (i *Interceptor) take(fd int, o *bpf.InterceptOrigin) error {
-	if err := i.objects.Accepted.Lookup(int32(fd), o); err != nil {
-		return err
+	i.taking.Lock()
+	err := i.objects.Accepted.Lookup(int32(fd), o)
+	if err == nil {
+		err = i.objects.Accepted.Delete(int32(fd))
 	}
-	if err := i.objects.Accepted.Delete(int32(fd)); err != nil {
+	i.taking.Unlock()
+	if err != nil {
 		return err
 	}
 	// The bridge is keyed by namespace, so this can't be. If it were, the origin
