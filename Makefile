@@ -6,7 +6,7 @@ BIN := bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X chaperone.dev/chaperone/internal/version.Version=$(VERSION)
 
-.PHONY: all build demo test lint generate generate-check bench clean help
+.PHONY: all build demo test test-kernels lint generate generate-check bench clean help
 
 all: build
 
@@ -25,6 +25,10 @@ demo: build ## run the main job on this machine, show each step (ARGS=--stay lea
 test: build ## every test, with the race detector, on the real kernel and real servers
 	@tools/setup.sh test
 	$(GO) test -race -count=1 -timeout 20m ./...
+
+test-kernels: ## the interception tests on older kernels, in virtual machines without KVM
+	@tools/setup.sh build kernels
+	test/kernels/run.sh
 
 lint: ## gofmt, go vet, staticcheck, govulncheck, shellcheck, clang-format
 	@tools/setup.sh build lint

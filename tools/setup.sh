@@ -3,7 +3,7 @@
 # are missing. Services that packages would start on installation are kept
 # from starting: the project runs its own, on addresses and in folders of its own.
 #
-# usage: tools/setup.sh build|test|lint|bench|generate ...
+# usage: tools/setup.sh build|test|lint|bench|generate|kernels ...
 set -eu
 
 packages=
@@ -14,6 +14,7 @@ for purpose in "$@"; do
 	lint) packages="$packages shellcheck clang-format-19" ;;
 	bench) packages="$packages pgbouncer haproxy" ;;
 	generate) packages="$packages clang-19 llvm-19 libbpf-dev" ;;
+	kernels) packages="$packages qemu-system-x86 busybox-static cpio kmod xz-utils" ;;
 	*)
 		echo "setup: unknown purpose '$purpose'" >&2
 		exit 2
