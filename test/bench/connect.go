@@ -38,15 +38,10 @@ func (w *world) measureConnect(ctx context.Context, o options) (*connectResult, 
 		return nil, err
 	}
 	defer listener.Close()
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			conn.Close()
-		}
-	}()
+	accepting, stop := context.WithCancel(ctx)
+	defer stop()
+	drained := make(chan error, 1)
+	go func() { drained <- drain(accepting, listener) }()
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -82,14 +77,49 @@ func (w *world) measureConnect(ctx context.Context, o options) (*connectResult, 
 		}
 	}
 	fmt.Fprintf(os.Stderr, "%s: %v without, %v with\n", connectTitle, median(r.without), median(r.with))
-	return &r, nil
+	stop()
+	return &r, <-drained
+}
+
+// drain accepts by looking, not by waiting: so no connect(2) pays for waking
+// it, which costs as much as the programs do.
+func drain(ctx context.Context, listener *net.TCPListener) error {
+	raw, err := listener.SyscallConn()
+	if err != nil {
+		return err
+	}
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-look.C:
+		}
+		err := raw.Control(func(fd uintptr) {
+			for {
+				conn, _, err := unix.Accept4(int(fd), unix.SOCK_CLOEXEC)
+				if err != nil {
+					return // nobody is there
+				}
+				unix.Close(conn)
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // listenNarrow listens on loopback, without MPTCP, which Go's listeners have.
-func listenNarrow(ctx context.Context) (net.Listener, error) {
+func listenNarrow(ctx context.Context) (*net.TCPListener, error) {
 	var config net.ListenConfig
 	config.SetMultipathTCP(false)
-	return config.Listen(ctx, "tcp", net.JoinHostPort(stage.Elsewhere, "9999"))
+	listener, err := config.Listen(ctx, "tcp", net.JoinHostPort(stage.Elsewhere, "9999"))
+	if err != nil {
+		return nil, err
+	}
+	return listener.(*net.TCPListener), nil
 }
 
 // connectClient connects again and again, by the system call alone, and
