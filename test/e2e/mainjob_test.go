@@ -83,7 +83,11 @@ func TestMainJob(t *testing.T) {
 		r.want(t, 0, "orders-db")
 		for _, e := range w.events() {
 			if e.Kind() == event.TypeSessionEnded {
-				w.do(w.Command(t.Context(), "sessions", "verify", e.Subject)).want(t, 0, "verified")
+				// The sink takes blocks together, so the last comes a moment after the event.
+				w.until("a verified recording of "+e.Subject, func() bool {
+					r := w.do(w.Command(t.Context(), "sessions", "verify", e.Subject))
+					return r.code == 0 && strings.Contains(r.out, "verified")
+				})
 			}
 		}
 	})
