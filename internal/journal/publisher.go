@@ -339,14 +339,13 @@ func (p *publisher) seal(s *stream) error {
 		if err != nil {
 			return err
 		}
-		waiting := p.unsynced()
-		if p.sealed, err = p.j.append(rec, classControl, true); err != nil {
+		if needs, err = p.j.append(rec, classControl, true); err != nil {
 			return err
 		}
-		if !waiting {
+		if !p.unsynced() {
 			p.syncAt = time.Now().Add(sealWait)
 		}
-		needs = p.sealed
+		p.sealed = needs
 	}
 	m := message{
 		subject: event.RecordingSubject(p.j.opts.Cluster, s.Session),
@@ -393,6 +392,7 @@ func (p *publisher) syncSeals() error {
 	err := p.j.log.SyncTo(p.sealed)
 	if noSpace(err) {
 		p.stalled = true
+		p.syncAt = time.Now().Add(sealWait)
 		return nil
 	}
 	return err
