@@ -132,8 +132,8 @@ func TestRunPassesThrough(t *testing.T) {
 		}
 	})
 	t.Run("where clients look for a CA", func(t *testing.T) {
-		w.planner("sh", "-c", `openssl x509 -noout -subject -in "$PGSSLROOTCERT" && grep -c BEGIN "$SSL_CERT_FILE" && ssh-keygen -l -F orders.db.internal -f /etc/ssh/ssh_known_hosts`).
-			want(t, 0, "subject=", "Host orders.db.internal found", "ED25519")
+		w.planner("sh", "-c", `openssl x509 -noout -subject -in "$PGSSLROOTCERT" && grep -c BEGIN "$SSL_CERT_FILE" && ssh-keygen -F orders.db.internal -f /etc/ssh/ssh_known_hosts`).
+			want(t, 0, "subject=", "Host orders.db.internal found", "@cert-authority * ssh-ed25519")
 	})
 	t.Run("no capability to go around", func(t *testing.T) {
 		// Bounding, effective and permitted sets, without CAP_NET_ADMIN (12),
