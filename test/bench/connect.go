@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -32,16 +33,19 @@ const (
 
 // measureConnect compares connect(2) in a planner's cgroup with the same
 // outside, where no program is attached.
-func (w *world) measureConnect(ctx context.Context, o options) (*connectResult, error) {
+func (w *world) measureConnect(ctx context.Context, o options) (_ *connectResult, err error) {
 	listener, err := listenNarrow(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer listener.Close()
 	accepting, stop := context.WithCancel(ctx)
-	defer stop()
 	drained := make(chan error, 1)
 	go func() { drained <- drain(accepting, listener) }()
+	defer func() {
+		stop()
+		err = errors.Join(err, <-drained)
+	}()
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -77,8 +81,7 @@ func (w *world) measureConnect(ctx context.Context, o options) (*connectResult, 
 		}
 	}
 	fmt.Fprintf(os.Stderr, "%s: %v without, %v with\n", connectTitle, median(r.without), median(r.with))
-	stop()
-	return &r, <-drained
+	return &r, nil
 }
 
 // drain accepts by looking, not by waiting: so no connect(2) pays for waking
