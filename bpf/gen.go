@@ -9,3 +9,4 @@
 package bpf
 
 //go:generate go tool bpf2go -go-package bpf -output-stem intercept -target amd64,arm64 -cc clang-19 -strip llvm-strip-19 -type role -type verdict -type outcome -type hook -type report Intercept src/intercept.bpf.c -- -mcpu=v3 -Wall -Wextra -Werror -Wpadded -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
+//go:generate go tool bpf2go -go-package bpf -output-stem optional -no-global-types -target amd64,arm64 -cc clang-19 -strip llvm-strip-19 Optional src/optional.bpf.c -- -mcpu=v3 -Wall -Wextra -Werror -Wpadded -Wno-unused-parameter -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu

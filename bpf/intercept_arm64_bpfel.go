@@ -26,11 +26,12 @@ type InterceptBudget struct {
 }
 
 type InterceptCapture struct {
-	_        structs.HostLayout
-	Verdict  uint8
-	Protocol uint8
-	Pad      uint16
-	Target   uint32
+	_         structs.HostLayout
+	Verdict   uint8
+	Protocol  uint8
+	Datagrams uint8
+	Pad       uint8
+	Target    uint32
 }
 
 type InterceptCaptureKey struct {
@@ -43,25 +44,41 @@ type InterceptCaptureKey struct {
 type InterceptConfig struct {
 	_     structs.HostLayout
 	Port  uint16
-	Any   uint16
+	Flags uint16
 	Pad   uint32
+	Area  uint64
 	Ports [1024]uint64
+}
+
+type InterceptEgressKey struct {
+	_       structs.HostLayout
+	Bits    uint32
+	Profile uint32
+	Port    uint16
+	Pad     uint16
+	Pad2    uint32
+	Address InterceptAddress
 }
 
 type InterceptHook uint32
 
 const (
-	InterceptHookHOOK_CONNECT     InterceptHook = 1
-	InterceptHookHOOK_SENDMSG     InterceptHook = 2
-	InterceptHookHOOK_BIND        InterceptHook = 3
-	InterceptHookHOOK_SOCK_CREATE InterceptHook = 4
-	InterceptHookHOOK_EGRESS      InterceptHook = 5
+	InterceptHookHOOK_CONNECT      InterceptHook = 1
+	InterceptHookHOOK_SENDMSG      InterceptHook = 2
+	InterceptHookHOOK_BIND         InterceptHook = 3
+	InterceptHookHOOK_SOCK_CREATE  InterceptHook = 4
+	InterceptHookHOOK_EGRESS       InterceptHook = 5
+	InterceptHookHOOK_INTERFACE    InterceptHook = 6
+	InterceptHookHOOK_CONNECT_UNIX InterceptHook = 7
+	InterceptHookHOOK_SOCKET       InterceptHook = 8
 )
 
 type InterceptMember struct {
 	_       structs.HostLayout
 	Role    uint32
 	Pending int32
+	Profile uint32
+	Pad     uint32
 	Budget  InterceptBudget
 }
 
@@ -85,7 +102,8 @@ type InterceptOrigin struct {
 	Port        uint16
 	Family      uint16
 	Protocol    uint8
-	Pad         [3]uint8
+	Pad         uint8
+	Via         uint16
 	Target      uint32
 	Pad2        uint32
 }
@@ -107,7 +125,11 @@ const (
 	InterceptOutcomeDROPPED_TARGET     InterceptOutcome = 11
 	InterceptOutcomeDROPPED_UNREADABLE InterceptOutcome = 12
 	InterceptOutcomeUNREPORTED         InterceptOutcome = 13
-	InterceptOutcomeOUTCOMES           InterceptOutcome = 14
+	InterceptOutcomeREFUSED_EGRESS     InterceptOutcome = 14
+	InterceptOutcomeDROPPED_EGRESS     InterceptOutcome = 15
+	InterceptOutcomeREFUSED_UNIX       InterceptOutcome = 16
+	InterceptOutcomeDIVERTED_DATAGRAM  InterceptOutcome = 17
+	InterceptOutcomeOUTCOMES           InterceptOutcome = 18
 )
 
 type InterceptReport struct {
@@ -115,6 +137,7 @@ type InterceptReport struct {
 	At       uint64
 	Workload uint64
 	Cgroup   uint64
+	Netns    uint64
 	Process  struct {
 		_       structs.HostLayout
 		Started uint64
@@ -135,11 +158,25 @@ type InterceptReport struct {
 	Pad2     [3]uint16
 }
 
+type InterceptResolver struct {
+	_     structs.HostLayout
+	Port4 uint16
+	Port6 uint16
+	Pad   uint32
+}
+
+type InterceptResolverKey struct {
+	_        structs.HostLayout
+	Workload uint64
+	Netns    uint64
+}
+
 type InterceptRole uint32
 
 const (
-	InterceptRoleROLE_PLANNER InterceptRole = 1
-	InterceptRoleROLE_DAEMON  InterceptRole = 2
+	InterceptRoleROLE_PLANNER   InterceptRole = 1
+	InterceptRoleROLE_DAEMON    InterceptRole = 2
+	InterceptRoleROLE_BYSTANDER InterceptRole = 3
 )
 
 type InterceptTuple struct {
@@ -163,29 +200,38 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	InterceptMapAccepted      = "accepted"
-	InterceptMapAddresses     = "addresses"
-	InterceptMapBridge        = "bridge"
-	InterceptMapCaptures      = "captures"
-	InterceptMapConfig        = "config"
-	InterceptMapDialled       = "dialled"
-	InterceptMapListeners     = "listeners"
-	InterceptMapMembers       = "members"
-	InterceptMapReports       = "reports"
-	InterceptMapStats         = "stats"
-	InterceptMapStrangers     = "strangers"
-	InterceptProgBind4        = "bind4"
-	InterceptProgBind6        = "bind6"
-	InterceptProgConnect4     = "connect4"
-	InterceptProgConnect6     = "connect6"
-	InterceptProgEgress       = "egress"
-	InterceptProgGetpeername4 = "getpeername4"
-	InterceptProgGetpeername6 = "getpeername6"
-	InterceptProgSendmsg4     = "sendmsg4"
-	InterceptProgSendmsg6     = "sendmsg6"
-	InterceptProgSockCreate   = "sock_create"
-	InterceptProgSockOps      = "sock_ops"
-	InterceptVarMentioned     = "mentioned"
+	InterceptMapAccepted        = "accepted"
+	InterceptMapAddresses       = "addresses"
+	InterceptMapBridge          = "bridge"
+	InterceptMapCaptures        = "captures"
+	InterceptMapConfig          = "config"
+	InterceptMapDialled         = "dialled"
+	InterceptMapEgressRules     = "egress_rules"
+	InterceptMapInterfaces      = "interfaces"
+	InterceptMapListeners       = "listeners"
+	InterceptMapMembers         = "members"
+	InterceptMapReports         = "reports"
+	InterceptMapResolvers       = "resolvers"
+	InterceptMapStats           = "stats"
+	InterceptMapStrangers       = "strangers"
+	InterceptProgBind4          = "bind4"
+	InterceptProgBind6          = "bind6"
+	InterceptProgConnect4       = "connect4"
+	InterceptProgConnect6       = "connect6"
+	InterceptProgEgress         = "egress"
+	InterceptProgFromNode       = "from_node"
+	InterceptProgFromNodeRaw    = "from_node_raw"
+	InterceptProgFromPlanner    = "from_planner"
+	InterceptProgFromPlannerRaw = "from_planner_raw"
+	InterceptProgGetpeername4   = "getpeername4"
+	InterceptProgGetpeername6   = "getpeername6"
+	InterceptProgRecvmsg4       = "recvmsg4"
+	InterceptProgRecvmsg6       = "recvmsg6"
+	InterceptProgSendmsg4       = "sendmsg4"
+	InterceptProgSendmsg6       = "sendmsg6"
+	InterceptProgSockCreate     = "sock_create"
+	InterceptProgSockOps        = "sock_ops"
+	InterceptVarMentioned       = "mentioned"
 )
 
 // LoadIntercept returns the embedded CollectionSpec for Intercept.
@@ -230,34 +276,43 @@ type InterceptSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type InterceptProgramSpecs struct {
-	Bind4        *ebpf.ProgramSpec `ebpf:"bind4"`
-	Bind6        *ebpf.ProgramSpec `ebpf:"bind6"`
-	Connect4     *ebpf.ProgramSpec `ebpf:"connect4"`
-	Connect6     *ebpf.ProgramSpec `ebpf:"connect6"`
-	Egress       *ebpf.ProgramSpec `ebpf:"egress"`
-	Getpeername4 *ebpf.ProgramSpec `ebpf:"getpeername4"`
-	Getpeername6 *ebpf.ProgramSpec `ebpf:"getpeername6"`
-	Sendmsg4     *ebpf.ProgramSpec `ebpf:"sendmsg4"`
-	Sendmsg6     *ebpf.ProgramSpec `ebpf:"sendmsg6"`
-	SockCreate   *ebpf.ProgramSpec `ebpf:"sock_create"`
-	SockOps      *ebpf.ProgramSpec `ebpf:"sock_ops"`
+	Bind4          *ebpf.ProgramSpec `ebpf:"bind4"`
+	Bind6          *ebpf.ProgramSpec `ebpf:"bind6"`
+	Connect4       *ebpf.ProgramSpec `ebpf:"connect4"`
+	Connect6       *ebpf.ProgramSpec `ebpf:"connect6"`
+	Egress         *ebpf.ProgramSpec `ebpf:"egress"`
+	FromNode       *ebpf.ProgramSpec `ebpf:"from_node"`
+	FromNodeRaw    *ebpf.ProgramSpec `ebpf:"from_node_raw"`
+	FromPlanner    *ebpf.ProgramSpec `ebpf:"from_planner"`
+	FromPlannerRaw *ebpf.ProgramSpec `ebpf:"from_planner_raw"`
+	Getpeername4   *ebpf.ProgramSpec `ebpf:"getpeername4"`
+	Getpeername6   *ebpf.ProgramSpec `ebpf:"getpeername6"`
+	Recvmsg4       *ebpf.ProgramSpec `ebpf:"recvmsg4"`
+	Recvmsg6       *ebpf.ProgramSpec `ebpf:"recvmsg6"`
+	Sendmsg4       *ebpf.ProgramSpec `ebpf:"sendmsg4"`
+	Sendmsg6       *ebpf.ProgramSpec `ebpf:"sendmsg6"`
+	SockCreate     *ebpf.ProgramSpec `ebpf:"sock_create"`
+	SockOps        *ebpf.ProgramSpec `ebpf:"sock_ops"`
 }
 
 // InterceptMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type InterceptMapSpecs struct {
-	Accepted  *ebpf.MapSpec `ebpf:"accepted"`
-	Addresses *ebpf.MapSpec `ebpf:"addresses"`
-	Bridge    *ebpf.MapSpec `ebpf:"bridge"`
-	Captures  *ebpf.MapSpec `ebpf:"captures"`
-	Config    *ebpf.MapSpec `ebpf:"config"`
-	Dialled   *ebpf.MapSpec `ebpf:"dialled"`
-	Listeners *ebpf.MapSpec `ebpf:"listeners"`
-	Members   *ebpf.MapSpec `ebpf:"members"`
-	Reports   *ebpf.MapSpec `ebpf:"reports"`
-	Stats     *ebpf.MapSpec `ebpf:"stats"`
-	Strangers *ebpf.MapSpec `ebpf:"strangers"`
+	Accepted    *ebpf.MapSpec `ebpf:"accepted"`
+	Addresses   *ebpf.MapSpec `ebpf:"addresses"`
+	Bridge      *ebpf.MapSpec `ebpf:"bridge"`
+	Captures    *ebpf.MapSpec `ebpf:"captures"`
+	Config      *ebpf.MapSpec `ebpf:"config"`
+	Dialled     *ebpf.MapSpec `ebpf:"dialled"`
+	EgressRules *ebpf.MapSpec `ebpf:"egress_rules"`
+	Interfaces  *ebpf.MapSpec `ebpf:"interfaces"`
+	Listeners   *ebpf.MapSpec `ebpf:"listeners"`
+	Members     *ebpf.MapSpec `ebpf:"members"`
+	Reports     *ebpf.MapSpec `ebpf:"reports"`
+	Resolvers   *ebpf.MapSpec `ebpf:"resolvers"`
+	Stats       *ebpf.MapSpec `ebpf:"stats"`
+	Strangers   *ebpf.MapSpec `ebpf:"strangers"`
 }
 
 // InterceptVariableSpecs contains global variables before they are loaded into the kernel.
@@ -287,17 +342,20 @@ func (o *InterceptObjects) Close() error {
 //
 // It can be passed to LoadInterceptObjects or ebpf.CollectionSpec.LoadAndAssign.
 type InterceptMaps struct {
-	Accepted  *ebpf.Map `ebpf:"accepted"`
-	Addresses *ebpf.Map `ebpf:"addresses"`
-	Bridge    *ebpf.Map `ebpf:"bridge"`
-	Captures  *ebpf.Map `ebpf:"captures"`
-	Config    *ebpf.Map `ebpf:"config"`
-	Dialled   *ebpf.Map `ebpf:"dialled"`
-	Listeners *ebpf.Map `ebpf:"listeners"`
-	Members   *ebpf.Map `ebpf:"members"`
-	Reports   *ebpf.Map `ebpf:"reports"`
-	Stats     *ebpf.Map `ebpf:"stats"`
-	Strangers *ebpf.Map `ebpf:"strangers"`
+	Accepted    *ebpf.Map `ebpf:"accepted"`
+	Addresses   *ebpf.Map `ebpf:"addresses"`
+	Bridge      *ebpf.Map `ebpf:"bridge"`
+	Captures    *ebpf.Map `ebpf:"captures"`
+	Config      *ebpf.Map `ebpf:"config"`
+	Dialled     *ebpf.Map `ebpf:"dialled"`
+	EgressRules *ebpf.Map `ebpf:"egress_rules"`
+	Interfaces  *ebpf.Map `ebpf:"interfaces"`
+	Listeners   *ebpf.Map `ebpf:"listeners"`
+	Members     *ebpf.Map `ebpf:"members"`
+	Reports     *ebpf.Map `ebpf:"reports"`
+	Resolvers   *ebpf.Map `ebpf:"resolvers"`
+	Stats       *ebpf.Map `ebpf:"stats"`
+	Strangers   *ebpf.Map `ebpf:"strangers"`
 }
 
 func (m *InterceptMaps) Close() error {
@@ -308,9 +366,12 @@ func (m *InterceptMaps) Close() error {
 		m.Captures,
 		m.Config,
 		m.Dialled,
+		m.EgressRules,
+		m.Interfaces,
 		m.Listeners,
 		m.Members,
 		m.Reports,
+		m.Resolvers,
 		m.Stats,
 		m.Strangers,
 	)
@@ -327,17 +388,23 @@ type InterceptVariables struct {
 //
 // It can be passed to LoadInterceptObjects or ebpf.CollectionSpec.LoadAndAssign.
 type InterceptPrograms struct {
-	Bind4        *ebpf.Program `ebpf:"bind4"`
-	Bind6        *ebpf.Program `ebpf:"bind6"`
-	Connect4     *ebpf.Program `ebpf:"connect4"`
-	Connect6     *ebpf.Program `ebpf:"connect6"`
-	Egress       *ebpf.Program `ebpf:"egress"`
-	Getpeername4 *ebpf.Program `ebpf:"getpeername4"`
-	Getpeername6 *ebpf.Program `ebpf:"getpeername6"`
-	Sendmsg4     *ebpf.Program `ebpf:"sendmsg4"`
-	Sendmsg6     *ebpf.Program `ebpf:"sendmsg6"`
-	SockCreate   *ebpf.Program `ebpf:"sock_create"`
-	SockOps      *ebpf.Program `ebpf:"sock_ops"`
+	Bind4          *ebpf.Program `ebpf:"bind4"`
+	Bind6          *ebpf.Program `ebpf:"bind6"`
+	Connect4       *ebpf.Program `ebpf:"connect4"`
+	Connect6       *ebpf.Program `ebpf:"connect6"`
+	Egress         *ebpf.Program `ebpf:"egress"`
+	FromNode       *ebpf.Program `ebpf:"from_node"`
+	FromNodeRaw    *ebpf.Program `ebpf:"from_node_raw"`
+	FromPlanner    *ebpf.Program `ebpf:"from_planner"`
+	FromPlannerRaw *ebpf.Program `ebpf:"from_planner_raw"`
+	Getpeername4   *ebpf.Program `ebpf:"getpeername4"`
+	Getpeername6   *ebpf.Program `ebpf:"getpeername6"`
+	Recvmsg4       *ebpf.Program `ebpf:"recvmsg4"`
+	Recvmsg6       *ebpf.Program `ebpf:"recvmsg6"`
+	Sendmsg4       *ebpf.Program `ebpf:"sendmsg4"`
+	Sendmsg6       *ebpf.Program `ebpf:"sendmsg6"`
+	SockCreate     *ebpf.Program `ebpf:"sock_create"`
+	SockOps        *ebpf.Program `ebpf:"sock_ops"`
 }
 
 func (p *InterceptPrograms) Close() error {
@@ -347,8 +414,14 @@ func (p *InterceptPrograms) Close() error {
 		p.Connect4,
 		p.Connect6,
 		p.Egress,
+		p.FromNode,
+		p.FromNodeRaw,
+		p.FromPlanner,
+		p.FromPlannerRaw,
 		p.Getpeername4,
 		p.Getpeername6,
+		p.Recvmsg4,
+		p.Recvmsg6,
 		p.Sendmsg4,
 		p.Sendmsg6,
 		p.SockCreate,

@@ -66,7 +66,7 @@ static __always_inline bool maybe_captured(const struct config *c, __be16 port)
 	 * knows better, would leave the mask out.
 	 */
 	barrier_var(p);
-	return c->any & ANY_PORT || c->ports[p >> 6 & 1023] & 1ULL << (p & 63);
+	return c->flags & ANY_PORT || c->ports[p >> 6 & 1023] & 1ULL << (p & 63);
 }
 
 /* The capture for a normalised destination: the most specific, or NULL. */
@@ -80,16 +80,22 @@ static __always_inline const struct capture *capture_of(const struct config *c,
 	key.address = *a;
 	key.port = port;
 	found = bpf_map_lookup_elem(&captures, &key);
-	if (!found && c->any & ANY_PORT) {
+	if (!found && c->flags & ANY_PORT) {
 		key.port = 0;
 		found = bpf_map_lookup_elem(&captures, &key);
 	}
-	if (!found && c->any & ANY_ADDRESS) {
+	if (!found && c->flags & ANY_ADDRESS) {
 		__builtin_memset(&key, 0, sizeof(key));
 		key.port = port;
 		found = bpf_map_lookup_elem(&captures, &key);
 	}
 	return found;
+}
+
+/* Whether the address is known to be a target's. */
+static __always_inline bool is_listed(const struct address *a)
+{
+	return bpf_map_lookup_elem(&addresses, a);
 }
 
 #endif

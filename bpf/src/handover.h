@@ -16,11 +16,9 @@
 #include "address.h"
 #include "maps.h"
 #include "report.h"
+#include "socket.h"
 
 #define TCP_CLOSE 7
-
-/* Else clang merges the loads of both families into one of a variable offset. */
-#define ONCE(x) (*(const volatile __u32 *)&(x))
 
 /* remote_port holds the port in network byte order in its upper half. */
 static __always_inline __u16 remote_port(const struct bpf_sock_ops *ops)

@@ -27,7 +27,7 @@ struct {
 	__type(value, struct capture);
 } captures SEC(".maps");
 
-/* Every address of map "captures" but the zero one, for packets without a port. */
+/* The addresses that are known to be targets', for packets without a port and the node's belt. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
@@ -38,11 +38,38 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4096);
+	__uint(max_entries, 65536);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u64);
 	__type(value, struct member);
 } members SEC(".maps");
+
+/* What planners with a profile may reach besides what is diverted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct egress_key);
+	__type(value, __u32);
+} egress_rules SEC(".maps");
+
+/* Where the datagrams of a planner are diverted to. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct resolver_key);
+	__type(value, struct resolver);
+} resolvers SEC(".maps");
+
+/* Which planner is behind an interface: the id of its cgroup by the interface's index. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u64);
+} interfaces SEC(".maps");
 
 /* The origin of a diverted connection, on the client's socket. */
 struct {
@@ -72,7 +99,7 @@ struct {
 	__type(value, struct origin);
 } accepted SEC(".maps");
 
-/* Marks the daemon's listening sockets. */
+/* Marks the daemon's listening sockets, and its resolvers'. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

@@ -21,11 +21,42 @@
  */
 #define MAX_DEPTH 16
 
-/* The part of the kernel's own types that is read; CO-RE finds it. */
+/* The parts of the kernel's own types that are read; CO-RE finds them. */
+struct kernfs_node {
+	__u64 id;
+} __attribute__((preserve_access_index));
+
+struct cgroup {
+	struct kernfs_node *kn;
+} __attribute__((preserve_access_index));
+
+struct css_set {
+	struct cgroup *dfl_cgrp;
+} __attribute__((preserve_access_index));
+
 struct task_struct {
 	__u64 start_boottime;
+	__s32 pid;
+	__s32 tgid;
 	struct task_struct *group_leader;
+	struct css_set *cgroups;
+	char comm[16];
 } __attribute__((preserve_access_index));
+
+enum side {
+	SIDE_PLANNER,
+	SIDE_BYSTANDER,
+	SIDE_UNKNOWN, /* below the planners' ancestor, and not known yet */
+	SIDE_OUTSIDE, /* elsewhere on the node; only where the belt is the node's */
+};
+
+/* Somebody who asks. member and id are a planner's, else NULL and 0. */
+struct party {
+	struct member *member;
+	__u64 id;
+	enum side side;
+	__u32 pad;
+};
 
 static __always_inline bool is_daemon(__u64 cgroup)
 {
@@ -34,38 +65,66 @@ static __always_inline bool is_daemon(__u64 cgroup)
 	return m && m->role == ROLE_DAEMON;
 }
 
-/* The planner that the current task belongs to and its id, or NULL. */
-static __always_inline struct member *current_planner(__u64 *id)
+/* Takes one step of the walk down from the root. True ends it. */
+static __always_inline bool meets(struct party *p, __u64 id, __u64 area)
 {
-	for (int level = 1; level <= MAX_DEPTH; level++) {
-		struct member *m;
+	struct member *m;
 
-		*id = bpf_get_current_ancestor_cgroup_id(level);
-		if (!*id)
-			break;
-		m = bpf_map_lookup_elem(&members, id);
-		if (m && m->role == ROLE_PLANNER)
-			return m;
+	if (!id)
+		return true;
+	if (id == area)
+		p->side = SIDE_UNKNOWN;
+	m = bpf_map_lookup_elem(&members, &id);
+	if (!m)
+		return false;
+	if (m->role == ROLE_PLANNER) {
+		p->member = m;
+		p->id = id;
+		p->side = SIDE_PLANNER;
+		return true;
 	}
-	*id = 0;
-	return NULL;
+	if (m->role == ROLE_BYSTANDER) {
+		p->side = SIDE_BYSTANDER;
+		return true;
+	}
+	return false;
 }
 
-/* The planner that a packet's socket belongs to and its id, or NULL. */
-static __always_inline struct member *packet_planner(struct __sk_buff *skb, __u64 *id)
+static __always_inline void nobody(struct party *p, enum side side)
 {
-	for (int level = 1; level <= MAX_DEPTH; level++) {
-		struct member *m;
+	p->member = NULL;
+	p->id = 0;
+	p->side = side;
+	p->pad = 0;
+}
 
-		*id = bpf_skb_ancestor_cgroup_id(skb, level);
-		if (!*id)
+/* What somebody is before anything is known of his cgroups. */
+static __always_inline enum side stranger(const struct config *c)
+{
+	return c && c->flags & NODE_BELT ? SIDE_OUTSIDE : SIDE_UNKNOWN;
+}
+
+/* Who the current task is. */
+static __always_inline void current_party(const struct config *c, struct party *p)
+{
+	__u64 area = c ? c->area : 0;
+
+	nobody(p, stranger(c));
+	for (int level = 1; level <= MAX_DEPTH; level++)
+		if (meets(p, bpf_get_current_ancestor_cgroup_id(level), area))
 			break;
-		m = bpf_map_lookup_elem(&members, id);
-		if (m && m->role == ROLE_PLANNER)
-			return m;
-	}
-	*id = 0;
-	return NULL;
+}
+
+/* Whose socket sends a packet: side, as long as nothing is known of its cgroups. */
+static __always_inline void packet_party(struct __sk_buff *skb, const struct config *c,
+					 struct party *p, enum side side)
+{
+	__u64 area = c ? c->area : 0;
+
+	nobody(p, side);
+	for (int level = 1; level <= MAX_DEPTH; level++)
+		if (meets(p, bpf_skb_ancestor_cgroup_id(skb, level), area))
+			break;
 }
 
 static __always_inline void current_process(struct process *p)
@@ -82,6 +141,23 @@ static __always_inline void current_process(struct process *p)
 	p->uid = (__u32)user;
 	p->gid = user >> 32;
 	bpf_get_current_comm(p->comm, sizeof(p->comm));
+}
+
+/*
+ * The process that sends a packet, if the current one is of the socket's very
+ * cgroup: packets also leave on behalf of whoever was interrupted.
+ */
+static __always_inline void sending_process(struct process *p, __u64 cgroup)
+{
+	const struct task_struct *task = (const void *)bpf_get_current_task();
+
+	if (!cgroup || BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id) != cgroup)
+		return;
+	if (bpf_core_field_exists(task->start_boottime))
+		p->started = BPF_CORE_READ(task, group_leader, start_boottime);
+	p->tgid = BPF_CORE_READ(task, tgid);
+	p->tid = BPF_CORE_READ(task, pid);
+	bpf_core_read_str(p->comm, sizeof(p->comm), &task->comm);
 }
 
 #endif

@@ -10,6 +10,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "maps.h"
+#include "member.h"
 
 #define REPORTS_PER_SECOND 64 /* by one planner, or by all strangers together */
 #define SECOND 1000000000ULL
@@ -24,13 +25,13 @@ static __always_inline void count(enum outcome outcome)
 		__sync_fetch_and_add(n, 1);
 }
 
-/* Spends from the planner's budget, or from that of the strangers. */
-static __always_inline bool may_report(struct member *planner, __u64 now)
+/* Spends from the planner's budget, or from that of all others. */
+static __always_inline bool may_report(const struct party *who, __u64 now)
 {
 	struct budget *b;
 
-	if (planner) {
-		b = &planner->budget;
+	if (who->member) {
+		b = &who->member->budget;
 	} else {
 		const __u32 zero = 0;
 
@@ -54,13 +55,13 @@ static __always_inline bool may_report(struct member *planner, __u64 now)
  * submitted, or NULL when there is to be none.
  */
 static __always_inline struct report *report(enum hook hook, enum outcome outcome,
-					     struct member *planner)
+					     const struct party *who)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct report *r;
 
 	count(outcome);
-	if (!may_report(planner, now)) {
+	if (!may_report(who, now)) {
 		count(UNREPORTED);
 		return NULL;
 	}
@@ -73,6 +74,7 @@ static __always_inline struct report *report(enum hook hook, enum outcome outcom
 	r->at = now;
 	r->outcome = outcome;
 	r->hook = hook;
+	r->workload = who->id;
 	return r;
 }
 

@@ -22,8 +22,11 @@ struct address {
 	};
 };
 
-#define ANY_ADDRESS 1 /* some capture holds for a port on all addresses */
-#define ANY_PORT 2    /* some capture holds for all ports of an address */
+#define ANY_ADDRESS 1  /* some capture holds for a port on all addresses */
+#define ANY_PORT 2     /* some capture holds for all ports of an address */
+#define EGRESS_RULES 4 /* some planner may go to listed destinations only */
+#define HOLD_UNKNOWN 8 /* what is no known cgroup goes nowhere yet */
+#define NODE_BELT 16   /* nobody but the daemon reaches a listed address */
 
 /*
  * The one entry of map "config". A zero port means that the daemon has not
@@ -31,8 +34,9 @@ struct address {
  */
 struct config {
 	__u16 port; /* the listener's, in host byte order */
-	__u16 any;  /* ANY_ADDRESS, ANY_PORT */
+	__u16 flags;
 	__u32 pad;
+	__u64 area; /* id of the cgroup below which planners live */
 	/*
 	 * Bit p is set when port p may be captured. A bit too many costs
 	 * a lookup, a bit too few lets a connection through, so the daemon sets
@@ -42,8 +46,9 @@ struct config {
 };
 
 enum role {
-	ROLE_PLANNER = 1, /* the cgroup and all below it: captured connections are diverted */
-	ROLE_DAEMON = 2,  /* this very cgroup: may reach what is captured */
+	ROLE_PLANNER = 1,   /* the cgroup and all below it: captured connections are diverted */
+	ROLE_DAEMON = 2,    /* this very cgroup: may reach what is captured */
+	ROLE_BYSTANDER = 3, /* the cgroup and all below it: known to be no planner */
 };
 
 /* How many attempts were reported in the current second. */
@@ -57,6 +62,8 @@ struct budget {
 struct member {
 	__u32 role;
 	__s32 pending; /* bridge entries that its planners hold now */
+	__u32 profile; /* of map "egress"; 0: it may go anywhere but to what is captured */
+	__u32 pad;
 	struct budget budget;
 };
 
@@ -74,9 +81,35 @@ struct capture_key {
 
 struct capture {
 	__u8 verdict;
-	__u8 protocol; /* opaque here, handed over with the connection */
-	__u16 pad;
+	__u8 protocol;	/* opaque here, handed over with the connection */
+	__u8 datagrams; /* UDP is diverted too, to the planner's resolver socket */
+	__u8 pad;
 	__u32 target; /* likewise */
+};
+
+/* A destination that a profile allows, for a longest-prefix match. */
+struct egress_key {
+	__u32 bits; /* that count, of what follows */
+	__u32 profile;
+	__be16 port;
+	__u16 pad;
+	__u32 pad2;
+	struct address address;
+};
+
+#define EGRESS_BITS (8 * (sizeof(struct egress_key) - sizeof(__u32)))
+
+/* Names the socket that answers a planner's datagrams in one network namespace. */
+struct resolver_key {
+	__u64 workload;
+	__u64 netns; /* cookie */
+};
+
+/* Its ports on 127.0.0.1 and on ::1; 0 where there is none. */
+struct resolver {
+	__be16 port4;
+	__be16 port6;
+	__u32 pad;
 };
 
 struct process {
@@ -100,7 +133,8 @@ struct origin {
 	__be16 port;
 	__u16 family; /* the socket's: AF_INET or AF_INET6 */
 	__u8 protocol;
-	__u8 pad[3];
+	__u8 pad;
+	__be16 via; /* the port on loopback that it was diverted to */
 	__u32 target;
 	__u32 pad2;
 };
@@ -138,7 +172,11 @@ enum outcome {
 	DROPPED_TARGET = 11,	 /* a packet to a captured destination */
 	DROPPED_UNREADABLE = 12, /* a packet whose port can't be told */
 	UNREPORTED = 13,	 /* attempts that were counted and not reported */
-	OUTCOMES = 14,
+	REFUSED_EGRESS = 14,	 /* not among what the planner's profile allows */
+	DROPPED_EGRESS = 15,	 /* a packet to such a destination */
+	REFUSED_UNIX = 16,	 /* the unix socket of a protected service */
+	DIVERTED_DATAGRAM = 17,
+	OUTCOMES = 18,
 };
 
 enum hook {
@@ -147,13 +185,20 @@ enum hook {
 	HOOK_BIND = 3,
 	HOOK_SOCK_CREATE = 4,
 	HOOK_EGRESS = 5,
+	HOOK_INTERFACE = 6,
+	HOOK_CONNECT_UNIX = 7,
+	HOOK_SOCKET = 8,
 };
 
-/* One refused attempt. The process is unknown (0) for packets. */
+/*
+ * One refused attempt. Of a packet the process is known only when it was sent
+ * at once by a process of the socket's own cgroup.
+ */
 struct report {
 	__u64 at;	/* boot-time clock, ns */
 	__u64 workload; /* 0: no planner */
 	__u64 cgroup;
+	__u64 netns; /* cookie; 0 if unknown */
 	struct process process;
 	struct address address;
 	__be16 port;
@@ -167,13 +212,16 @@ struct report {
 };
 
 _Static_assert(sizeof(struct address) == 16, "address");
-_Static_assert(sizeof(struct config) == 8200, "config");
-_Static_assert(sizeof(struct member) == 24, "member");
+_Static_assert(sizeof(struct config) == 8208, "config");
+_Static_assert(sizeof(struct member) == 32, "member");
 _Static_assert(sizeof(struct capture_key) == 24, "capture_key");
 _Static_assert(sizeof(struct capture) == 8, "capture");
+_Static_assert(sizeof(struct egress_key) == 32, "egress_key");
+_Static_assert(sizeof(struct resolver_key) == 16, "resolver_key");
+_Static_assert(sizeof(struct resolver) == 8, "resolver");
 _Static_assert(sizeof(struct process) == 40, "process");
 _Static_assert(sizeof(struct origin) == 112, "origin");
 _Static_assert(sizeof(struct tuple) == 48, "tuple");
-_Static_assert(sizeof(struct report) == 96, "report");
+_Static_assert(sizeof(struct report) == 104, "report");
 
 #endif

@@ -30,6 +30,8 @@ func hooks(o *bpf.InterceptObjects) []hook {
 		{"bind6", o.Bind6, ebpf.AttachCGroupInet6Bind},
 		{"sendmsg4", o.Sendmsg4, ebpf.AttachCGroupUDP4Sendmsg},
 		{"sendmsg6", o.Sendmsg6, ebpf.AttachCGroupUDP6Sendmsg},
+		{"recvmsg4", o.Recvmsg4, ebpf.AttachCGroupUDP4Recvmsg},
+		{"recvmsg6", o.Recvmsg6, ebpf.AttachCGroupUDP6Recvmsg},
 		{"getpeername4", o.Getpeername4, ebpf.AttachCgroupInet4GetPeername},
 		{"getpeername6", o.Getpeername6, ebpf.AttachCgroupInet6GetPeername},
 		{"sock_ops", o.SockOps, ebpf.AttachCGroupSockOps},
@@ -41,7 +43,7 @@ func hooks(o *bpf.InterceptObjects) []hook {
 // attach puts each program into its pinned link, so that there is no moment with
 // none, or into a new one.
 func (i *Interceptor) attach() error {
-	dir, err := os.Open(i.ancestor.path)
+	dir, err := os.Open(i.attached.path)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrCgroup, err)
 	}
@@ -52,7 +54,7 @@ func (i *Interceptor) attach() error {
 			l, err = i.create(h, dir)
 		}
 		if err != nil {
-			return fmt.Errorf("attach %s to %s: %w", h.name, i.ancestor.path, err)
+			return fmt.Errorf("attach %s to %s: %w", h.name, i.attached.path, err)
 		}
 		i.links = append(i.links, l)
 	}
@@ -70,7 +72,7 @@ func (i *Interceptor) adopt(h hook) (link.Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pinned link: %w", err)
 	}
-	if id, err := attachedTo(l); err != nil || id != i.ancestor.id {
+	if id, err := attachedTo(l); err != nil || id != i.attached.id {
 		i.log.Warn().Str("link", h.name).Uint64("cgroup", id).Err(err).
 			Msg("pinned link is attached to another cgroup, and replaced")
 		return nil, l.Close()
@@ -117,28 +119,52 @@ func (i *Interceptor) create(h hook, dir *os.File) (link.Link, error) {
 
 // Detach ends the interception that is pinned in pinDir (empty means
 // [DefaultPinDir]): links and maps are removed, and what was captured is free to
-// everybody. It returns [ErrRunning] while a daemon holds them.
+// everybody. It returns [ErrRunning] while a daemon holds them. That nothing is
+// pinned is no error.
 func Detach(pinDir string) error {
 	if pinDir == "" {
 		pinDir = DefaultPinDir
 	}
-	pins, err := openPinDir(pinDir)
+	found, err := versions(pinDir)
 	if err != nil {
 		return err
 	}
-	defer pins.close()
-	names, err := os.ReadDir(pins.links())
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrPins, err)
+	if len(found) == 0 {
+		return nil
 	}
 	var errs []error
-	for _, name := range names {
-		errs = append(errs, detach(filepath.Join(pins.links(), name.Name())))
+	for _, version := range found {
+		errs = append(errs, detachVersion(pinDir, version))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return pins.remove()
+	return os.Remove(pinDir)
+}
+
+func detachVersion(pinDir, version string) error {
+	pins, err := openPinVersion(pinDir, version)
+	if err != nil {
+		return err
+	}
+	return errors.Join(pins.detach(), pins.close())
+}
+
+// detachOthers ends what other versions have pinned. They refused meanwhile what
+// this one does.
+func (i *Interceptor) detachOthers() error {
+	dir := filepath.Dir(i.pins.path)
+	found, err := versions(dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, version := range found {
+		if version != abi {
+			errs = append(errs, detachVersion(dir, version))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func detach(pin string) error {
@@ -146,5 +172,9 @@ func detach(pin string) error {
 	if err != nil {
 		return fmt.Errorf("pinned link %s: %w", pin, err)
 	}
-	return errors.Join(l.Detach(), l.Unpin(), l.Close())
+	err = l.Detach()
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		err = nil // such a link ends with its last holder
+	}
+	return errors.Join(err, l.Unpin(), l.Close())
 }

@@ -20,13 +20,17 @@ type Bypass struct {
 	At      time.Time
 	Outcome Outcome
 	// Hook is the kernel hook that stopped it: "connect", "sendmsg", "bind",
-	// "sock_create" or "egress".
+	// "sock_create", "egress", "interface", "connect_unix" or "socket".
 	Hook string
 	// Workload is the id of the planner's cgroup; 0 says that it was none.
 	// Cgroup is that of the process, of a packet that of its socket.
 	Workload uint64
 	Cgroup   uint64
-	// Process is zero for packets: who sends them can't be told there.
+	// Netns is the cookie of the network namespace; 0 for packets, and for
+	// sockets that were not made.
+	Netns uint64
+	// Process is zero for packets that no process of the socket's cgroup was
+	// just sending.
 	Process Process
 	// Socket is "tcp", "udp", "raw", or another protocol's name or number.
 	Socket string
@@ -80,13 +84,16 @@ func decodeBypass(sample []byte) (Bypass, error) {
 		Hook:     hookName(bpf.InterceptHook(r.Hook)),
 		Workload: r.Workload,
 		Cgroup:   r.Cgroup,
+		Netns:    r.Netns,
 		Process:  process(r.Process.Started, r.Process.Tgid, r.Process.Uid, r.Process.Gid, r.Process.Comm),
-		Socket:   socketName(r.Type, r.Protocol),
+		Socket:   socketName(r.Family, r.Type, r.Protocol),
 	}
 	if all := outcomes(); int(r.Outcome) < len(all) {
 		b.Outcome = all[r.Outcome]
 	}
-	if r.Hook != uint8(bpf.InterceptHookHOOK_SOCK_CREATE) {
+	switch bpf.InterceptHook(r.Hook) {
+	case bpf.InterceptHookHOOK_SOCK_CREATE, bpf.InterceptHookHOOK_SOCKET, bpf.InterceptHookHOOK_CONNECT_UNIX:
+	default:
 		b.Destination = addrPort(r.Address, r.Port)
 	}
 	return b, nil
@@ -104,11 +111,32 @@ func hookName(h bpf.InterceptHook) string {
 		return "sock_create"
 	case bpf.InterceptHookHOOK_EGRESS:
 		return "egress"
+	case bpf.InterceptHookHOOK_INTERFACE:
+		return "interface"
+	case bpf.InterceptHookHOOK_CONNECT_UNIX:
+		return "connect_unix"
+	case bpf.InterceptHookHOOK_SOCKET:
+		return "socket"
 	}
 	return "unknown"
 }
 
-func socketName(kind uint8, protocol uint16) string {
+func socketName(family uint16, kind uint8, protocol uint16) string {
+	switch family {
+	case unix.AF_INET, unix.AF_INET6:
+	case unix.AF_UNIX:
+		return "unix"
+	case unix.AF_PACKET:
+		return "packet"
+	case unix.AF_VSOCK:
+		return "vsock"
+	case unix.AF_XDP:
+		return "xdp"
+	case 0: // a frame that is no IP packet
+		return "frame"
+	default:
+		return "family " + strconv.Itoa(int(family))
+	}
 	if kind == unix.SOCK_RAW {
 		return "raw"
 	}

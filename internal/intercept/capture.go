@@ -3,6 +3,7 @@ package intercept
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 
 	"github.com/cilium/ebpf"
@@ -29,6 +30,9 @@ type Capture struct {
 	// Protocol and Target come back in the [Origin]; they mean nothing here.
 	Protocol uint8
 	Target   uint32
+	// Datagrams says that UDP is diverted as well, to the sockets of
+	// [Interceptor.ListenDatagrams]. Otherwise it is refused.
+	Datagrams bool
 }
 
 // ErrCapture is wrapped by the errors of [Interceptor.Capture] about a capture
@@ -70,6 +74,9 @@ func (c Capture) kernel(listener uint16) (bpf.InterceptCaptureKey, bpf.Intercept
 		return key, value, fmt.Errorf("%w: %s: the unspecified address is nobody's; leave the address out to mean any", ErrCapture, c.name())
 	case c.Port == listener:
 		return key, value, fmt.Errorf("%w: %s: the port is the listener's own", ErrCapture, c.name())
+	}
+	if c.Datagrams {
+		value.Datagrams = 1
 	}
 	if c.Addr.IsValid() {
 		key.Address.Bytes = c.Addr.As16()
@@ -115,14 +122,16 @@ func (i *Interceptor) replaceCaptures(want captureSet) error {
 	if err := i.configure(want.allow); err != nil {
 		return err
 	}
-	addresses := map[bpf.InterceptAddress]bool{{}: true} // any address is not listed
-	for key, value := range want {
-		if !addresses[key.Address] {
+	addresses := maps.Clone(i.protected)
+	for key := range want {
+		if key.Address != (bpf.InterceptAddress{}) { // any address is not listed
 			addresses[key.Address] = true
-			if err := i.objects.Addresses.Put(key.Address, uint32(1)); err != nil {
-				return fmt.Errorf("add a captured address: %w", err)
-			}
 		}
+	}
+	if err := i.addAddresses(addresses); err != nil {
+		return err
+	}
+	for key, value := range want {
 		if err := i.objects.Captures.Put(key, value); err != nil {
 			return fmt.Errorf("add a capture to %d: %w", len(want), err)
 		}
@@ -139,43 +148,28 @@ func (i *Interceptor) replaceCaptures(want captureSet) error {
 		return err
 	}
 	return i.configure(func(c *bpf.InterceptConfig) {
-		*c = bpf.InterceptConfig{Port: c.Port}
+		*c = bpf.InterceptConfig{Port: c.Port, Area: c.Area, Flags: c.Flags &^ (anyAddress | anyPort)}
 		want.allow(c)
 	})
 }
 
-func (i *Interceptor) removeAddresses(keep map[bpf.InterceptAddress]bool) error {
-	var (
-		address bpf.InterceptAddress
-		one     uint32
-		stale   []bpf.InterceptAddress
-	)
-	entries := i.objects.Addresses.Iterate()
-	for entries.Next(&address, &one) {
-		if !keep[address] {
-			stale = append(stale, address)
-		}
-	}
-	if err := entries.Err(); err != nil {
-		return fmt.Errorf("list captured addresses: %w", err)
-	}
-	for _, address := range stale {
-		if err := i.objects.Addresses.Delete(address); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("remove a captured address: %w", err)
-		}
-	}
-	return nil
-}
+// Flags of the kernel programs' configuration.
+const (
+	anyAddress  = 1 << iota // ANY_ADDRESS
+	anyPort                 // ANY_PORT
+	egressRules             // EGRESS_RULES
+	holdUnknown             // HOLD_UNKNOWN
+	nodeBelt                // NODE_BELT
+)
 
 // allow lets the set through the quick filter of the kernel programs.
 func (s captureSet) allow(c *bpf.InterceptConfig) {
-	const anyAddress, anyPort = 1, 2 // ANY_ADDRESS and ANY_PORT of the kernel programs
 	for key := range s {
 		if key.Address == (bpf.InterceptAddress{}) {
-			c.Any |= anyAddress
+			c.Flags |= anyAddress
 		}
 		if port := ntoh(key.Port); port == 0 {
-			c.Any |= anyPort
+			c.Flags |= anyPort
 		} else {
 			c.Ports[port/64] |= 1 << (port % 64)
 		}

@@ -73,6 +73,9 @@ func actions() map[string]func([]string) (answer, error) {
 		"netns":      inNetns,
 		"measure":    measure,
 		"hold":       hold,
+		"ask":        ask,
+		"unix":       unixSocket,
+		"packet":     packetSocket,
 	}
 }
 
@@ -333,13 +336,62 @@ func late(args []string) (answer, error) {
 	return answer{}, err
 }
 
-// inNetns connects from another network namespace: "path address".
+// inNetns does an action in another network namespace: "path action argument…".
 func inNetns(args []string) (answer, error) {
 	var a answer
 	err := Namespace{Path: args[0]}.do(func() error {
 		var err error
-		a, err = dialTCP(0, args[1])
+		a, err = actions()[args[1]](args[2:])
 		return err
 	})
 	return a, err
+}
+
+// unixSocket connects to the unix socket of a name.
+func unixSocket(args []string) (answer, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return answer{}, err
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: args[0]}); err != nil {
+		return answer{}, err
+	}
+	return hear(fd)
+}
+
+// ask sends a datagram and tells the answer and whom it came from: "address how", where
+// how is "connected" or "unconnected".
+func ask(args []string) (answer, error) {
+	family, sa := sockaddr(netip.MustParseAddrPort(args[0]))
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return answer{}, err
+	}
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}); err != nil {
+		return answer{}, err
+	}
+	if args[1] == "connected" {
+		if err := unix.Connect(fd, sa); err != nil {
+			return answer{}, err
+		}
+		if _, err := unix.Write(fd, []byte("who?")); err != nil {
+			return answer{}, err
+		}
+	} else if err := unix.Sendto(fd, []byte("who?"), 0, sa); err != nil {
+		return answer{}, err
+	}
+	buf := make([]byte, 512)
+	n, from, err := unix.Recvfrom(fd, buf, 0)
+	if err != nil {
+		return answer{}, err
+	}
+	a := answer{Said: string(buf[:n]), Peer: addrOf(from)}
+	if args[1] == "connected" {
+		peer, err := unix.Getpeername(fd)
+		if err != nil {
+			return answer{}, err
+		}
+		a.Peer = addrOf(peer)
+	}
+	return a, nil
 }

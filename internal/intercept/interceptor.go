@@ -34,6 +34,11 @@ type Options struct {
 	// appended. Open runs it inside a planner's cgroup to see with its own eyes
 	// that connections are diverted.
 	Probe []string
+	// NodeBelt attaches the programs at the root of the hierarchy instead of the
+	// ancestor, so that nothing on the node but planners and the daemon
+	// reaches captured ports of addresses that are known to be targets'.
+	// The ancestor stays where planners are.
+	NodeBelt bool
 	// Log gets what is worth knowing and no error.
 	Log zerolog.Logger
 }
@@ -44,12 +49,15 @@ type Interceptor struct {
 	port     uint16
 	root     cgroupRoot
 	ancestor cgroup
+	attached cgroup // the ancestor, or the root
 	own      cgroup // this process's
 	pins     *pinDir
 	objects  bpf.InterceptObjects
 	links    []link.Link
+	missing  []Missing
 
-	capturing sync.Mutex // serialises changes of the capture set
+	capturing sync.Mutex // serialises changes of captures, addresses, egress and configuration
+	protected addressSet // what Protect was told, or an earlier process
 	taking    sync.Mutex // serialises reading and deleting an origin
 }
 
@@ -71,7 +79,7 @@ func Open(ctx context.Context, o Options) (*Interceptor, error) {
 	if o.PinDir == "" {
 		o.PinDir = DefaultPinDir
 	}
-	i := &Interceptor{log: o.Log, port: o.Port}
+	i := &Interceptor{log: o.Log, port: o.Port, protected: addressSet{}}
 	if err := i.open(ctx, o); err != nil {
 		return nil, errors.Join(err, i.Close())
 	}
@@ -86,6 +94,12 @@ func (i *Interceptor) open(ctx context.Context, o Options) error {
 	if i.ancestor, err = i.root.make(o.Ancestor); err != nil {
 		return err
 	}
+	i.attached = i.ancestor
+	if o.NodeBelt {
+		if i.attached, err = stat(string(i.root)); err != nil {
+			return err
+		}
+	}
 	if i.own, err = i.root.enter(i.ancestor); err != nil {
 		return err
 	}
@@ -98,17 +112,29 @@ func (i *Interceptor) open(ctx context.Context, o Options) error {
 	if err := i.takeOverMembers(); err != nil {
 		return err
 	}
-	// The maps are true before the first program runs on them.
-	if err := i.configure(func(c *bpf.InterceptConfig) { c.Port = i.port }); err != nil {
+	if err := i.takeOverAddresses(); err != nil {
 		return err
 	}
-	if err := i.attach(); err != nil {
+	// The maps are true before the first program runs on them.
+	if err := i.configure(func(c *bpf.InterceptConfig) {
+		c.Port, c.Area = i.port, i.ancestor.id
+		c.Flags &^= nodeBelt
+		if o.NodeBelt {
+			c.Flags |= nodeBelt
+		}
+	}); err != nil {
+		return err
+	}
+	if err := errors.Join(i.attach(), i.attachOptional()); err != nil {
+		return err
+	}
+	if err := errors.Join(i.pins.forgetLostGuards(), i.detachOthers()); err != nil {
 		return err
 	}
 	if err := i.prove(ctx, o.Probe); err != nil {
 		return fmt.Errorf("the attached programs don't do their work: %w", err)
 	}
-	i.log.Info().Str("ancestor", i.ancestor.path).Str("pins", i.pins.path).Uint16("port", i.port).
+	i.log.Info().Str("ancestor", i.ancestor.path).Bool("nodeBelt", o.NodeBelt).Str("pins", i.pins.path).Uint16("port", i.port).
 		Msg("interception is in force")
 	return nil
 }

@@ -14,12 +14,12 @@ import (
 // takeOverMembers makes this process's cgroup the only exempt one, and forgets
 // planners whose cgroup is no more. The others stay enrolled.
 func (i *Interceptor) takeOverMembers() error {
-	planner, err := i.plannerAbove(i.own.path)
+	above, role, err := i.memberAbove(i.own.path)
 	if err != nil {
 		return err
 	}
-	if planner != "" {
-		return fmt.Errorf("%w: the daemon runs inside the planner's cgroup %s", ErrCgroup, planner)
+	if role == bpf.InterceptRoleROLE_PLANNER {
+		return fmt.Errorf("%w: the daemon runs inside the planner's cgroup %s", ErrCgroup, above)
 	}
 	alive, err := i.ancestor.ids()
 	if err != nil {
@@ -59,55 +59,103 @@ func (i *Interceptor) takeOverMembers() error {
 // A cgroup that is not strictly below the ancestor, is inside another planner's,
 // holds the daemon or lies deeper than 16 levels is refused with [ErrCgroup].
 func (i *Interceptor) Enroll(path string) (id uint64, err error) {
+	return i.EnrollAs(path, 0)
+}
+
+// EnrollAs is [Interceptor.Enroll] for a planner that may reach, besides what is
+// captured, only loopback and what [Interceptor.Egress] and [Interceptor.Allow]
+// list for the profile. Profile 0 is none. To enroll a cgroup again changes its
+// profile.
+func (i *Interceptor) EnrollAs(path string, profile uint32) (id uint64, err error) {
 	path = filepath.Clean(path)
-	cg, err := stat(path)
+	cg, err := i.candidate(path)
+	if err == nil && below(path, i.own.path) {
+		err = fmt.Errorf("%w: %s holds the daemon", ErrCgroup, path)
+	}
 	if err != nil {
 		return 0, err
+	}
+	m := bpf.InterceptMember{Role: uint32(bpf.InterceptRoleROLE_PLANNER), Profile: profile}
+	return cg.id, i.put(cg, m)
+}
+
+// Pass makes a cgroup below the ancestor, and all cgroups in it, known to be no planner's: it
+// goes its way, but for the node's belt. The conditions are those of
+// [Interceptor.Enroll], and [Interceptor.Withdraw] ends it too.
+func (i *Interceptor) Pass(path string) (id uint64, err error) {
+	path = filepath.Clean(path)
+	cg, err := i.candidate(path)
+	if err != nil {
+		return 0, err
+	}
+	return cg.id, i.put(cg, bpf.InterceptMember{Role: uint32(bpf.InterceptRoleROLE_BYSTANDER)})
+}
+
+// put makes a cgroup a member, and keeps the account of one that is it already.
+func (i *Interceptor) put(cg cgroup, m bpf.InterceptMember) error {
+	var known bpf.InterceptMember
+	err := i.objects.Members.Lookup(cg.id, &known)
+	if err == nil && known.Role == m.Role && known.Profile == m.Profile {
+		return nil
+	}
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("look up cgroup %s: %w", cg.path, err)
+	}
+	m.Pending = known.Pending
+	if err := i.objects.Members.Put(cg.id, m); err != nil {
+		return fmt.Errorf("enroll %s: %w", cg.path, err)
+	}
+	return nil
+}
+
+// candidate returns the cgroup at a path if it can be a planner's.
+func (i *Interceptor) candidate(path string) (cgroup, error) {
+	cg, err := stat(path)
+	if err != nil {
+		return cgroup{}, err
 	}
 	switch depth := 1 + strings.Count(strings.TrimPrefix(path, string(i.root)+"/"), "/"); {
 	case !below(i.ancestor.path, path):
-		return 0, fmt.Errorf("%w: %s is not below %s", ErrCgroup, path, i.ancestor.path)
-	case path == i.own.path || below(path, i.own.path):
-		return 0, fmt.Errorf("%w: %s holds the daemon", ErrCgroup, path)
+		return cgroup{}, fmt.Errorf("%w: %s is not below %s", ErrCgroup, path, i.ancestor.path)
+	case path == i.own.path:
+		return cgroup{}, fmt.Errorf("%w: %s is the daemon's own", ErrCgroup, path)
 	case depth > maxDepth:
-		return 0, fmt.Errorf("%w: %s lies %d levels below the root, more than %d", ErrCgroup, path, depth, maxDepth)
+		return cgroup{}, fmt.Errorf("%w: %s lies %d levels below the root, more than %d", ErrCgroup, path, depth, maxDepth)
 	}
-	planner, err := i.plannerAbove(filepath.Dir(path))
-	if err != nil {
-		return 0, err
+	above, role, err := i.memberAbove(filepath.Dir(path))
+	switch {
+	case err != nil:
+		return cgroup{}, err
+	case role == bpf.InterceptRoleROLE_PLANNER:
+		return cgroup{}, fmt.Errorf("%w: %s is inside the planner's cgroup %s", ErrCgroup, path, above)
+	case role == bpf.InterceptRoleROLE_BYSTANDER:
+		return cgroup{}, fmt.Errorf("%w: %s is inside %s, which is known to be no planner's", ErrCgroup, path, above)
 	}
-	if planner != "" {
-		return 0, fmt.Errorf("%w: %s is inside the planner's cgroup %s", ErrCgroup, path, planner)
-	}
-	m := bpf.InterceptMember{Role: uint32(bpf.InterceptRoleROLE_PLANNER)}
-	err = i.objects.Members.Update(cg.id, m, ebpf.UpdateNoExist)
-	if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
-		return 0, fmt.Errorf("enroll %s: %w", path, err)
-	}
-	return cg.id, nil
+	return cg, nil
 }
 
-// plannerAbove returns the enrolled cgroup that path is or is inside of, or "".
-func (i *Interceptor) plannerAbove(path string) (string, error) {
+// memberAbove returns the known cgroup that path is or is inside of, and what it
+// is, or "". The daemon's own doesn't count.
+func (i *Interceptor) memberAbove(path string) (string, bpf.InterceptRole, error) {
 	for ; below(i.ancestor.path, path); path = filepath.Dir(path) {
 		cg, err := stat(path)
 		if err != nil {
-			return "", err
+			return "", 0, err
 		}
 		var m bpf.InterceptMember
 		err = i.objects.Members.Lookup(cg.id, &m)
-		if err == nil && m.Role == uint32(bpf.InterceptRoleROLE_PLANNER) {
-			return path, nil
+		if role := bpf.InterceptRole(m.Role); err == nil && role != bpf.InterceptRoleROLE_DAEMON {
+			return path, role, nil
 		}
 		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return "", fmt.Errorf("look up cgroup %s: %w", path, err)
+			return "", 0, fmt.Errorf("look up cgroup %s: %w", path, err)
 		}
 	}
-	return "", nil
+	return "", 0, nil
 }
 
-// Withdraw ends what [Interceptor.Enroll] began. What still runs in the cgroup is a
-// stranger then: refused, not diverted. An id that is not enrolled is no error.
+// Withdraw ends what [Interceptor.Enroll] or [Interceptor.Pass] began. What still runs in the
+// cgroup is unknown then: refused, not diverted. An id that is not enrolled is no error.
 func (i *Interceptor) Withdraw(id uint64) error {
 	if err := i.objects.Members.Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("withdraw cgroup %d: %w", id, err)

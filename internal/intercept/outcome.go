@@ -9,7 +9,7 @@ import (
 // Outcome is what the kernel programs did.
 type Outcome string
 
-// The outcomes. All but the first two are refusals.
+// The outcomes. All but those of diversion are refusals.
 const (
 	Diverted          Outcome = "diverted"           // a connect(2) was sent to the listener
 	HandedOver        Outcome = "handed_over"        // its origin reached the accepted socket
@@ -24,7 +24,11 @@ const (
 	RefusedFault      Outcome = "refused_fault"      // the kernel had no room, or no configuration
 	DroppedTarget     Outcome = "dropped_target"     // a packet to a captured destination
 	DroppedUnreadable Outcome = "dropped_unreadable" // a packet whose port can't be told
-	Unreported        Outcome = "unreported"         // of the refusals above, those not reported singly
+	Unreported        Outcome = "unreported"         // of the refusals, those not reported singly
+	RefusedEgress     Outcome = "refused_egress"     // not among what the planner's profile allows
+	DroppedEgress     Outcome = "dropped_egress"     // a packet to such a destination
+	RefusedUnix       Outcome = "refused_unix"       // the unix socket of a protected service
+	DivertedDatagram  Outcome = "diverted_datagram"  // a datagram, or connect(2) for them, was sent to the resolver
 )
 
 // outcomes returns all of them, each at the index that the kernel knows it by.
@@ -44,6 +48,10 @@ func outcomes() [bpf.InterceptOutcomeOUTCOMES]Outcome {
 		bpf.InterceptOutcomeDROPPED_TARGET:     DroppedTarget,
 		bpf.InterceptOutcomeDROPPED_UNREADABLE: DroppedUnreadable,
 		bpf.InterceptOutcomeUNREPORTED:         Unreported,
+		bpf.InterceptOutcomeREFUSED_EGRESS:     RefusedEgress,
+		bpf.InterceptOutcomeDROPPED_EGRESS:     DroppedEgress,
+		bpf.InterceptOutcomeREFUSED_UNIX:       RefusedUnix,
+		bpf.InterceptOutcomeDIVERTED_DATAGRAM:  DivertedDatagram,
 	}
 }
 

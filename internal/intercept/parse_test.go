@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestCgroupMounts(t *testing.T) {
@@ -120,7 +122,7 @@ func TestSocketNames(t *testing.T) {
 		{1, 6, "tcp"}, {2, 17, "udp"}, {3, 6, "raw"}, {3, 255, "raw"}, {1, 262, "mptcp"},
 		{1, 132, "sctp"}, {6, 33, "dccp"}, {2, 58, "icmp"}, {0, 253, "protocol 253"},
 	} {
-		if got := socketName(c.kind, c.protocol); got != c.want {
+		if got := socketName(unix.AF_INET, c.kind, c.protocol); got != c.want {
 			t.Errorf("type %d protocol %d: %q, want %q", c.kind, c.protocol, got, c.want)
 		}
 	}

@@ -12,9 +12,10 @@ import (
 )
 
 // abi is the version of the maps' layout. It is a part of the pins' path, so that a
-// daemon never reads maps of another layout. Whoever changes a map says how what
-// is pinned under the version before is taken over.
-const abi = "v1"
+// daemon never reads maps of another layout. What is pinned under another version
+// goes on refusing until this one is in force, and is removed then: planners and
+// captures are told anew.
+const abi = "v2"
 
 const bpffs = "/sys/fs/bpf"
 
@@ -33,8 +34,15 @@ type pinDir struct {
 func (p *pinDir) maps() string  { return filepath.Join(p.path, "maps") }
 func (p *pinDir) links() string { return filepath.Join(p.path, "links") }
 
+// interfaces holds the links of guards.
+func (p *pinDir) interfaces() string { return filepath.Join(p.path, "interfaces") }
+
 // openPinDir makes what is missing, a mounted bpffs at its usual place included.
 func openPinDir(dir string) (*pinDir, error) {
+	return openPinVersion(dir, abi)
+}
+
+func openPinVersion(dir, version string) (*pinDir, error) {
 	dir = filepath.Clean(dir)
 	if !filepath.IsAbs(dir) {
 		return nil, fmt.Errorf("%w: %s is not an absolute path", ErrPins, dir)
@@ -42,8 +50,8 @@ func openPinDir(dir string) (*pinDir, error) {
 	if err := mountBPFFS(dir); err != nil {
 		return nil, err
 	}
-	p := &pinDir{path: filepath.Join(dir, abi)}
-	for _, d := range []string{dir, p.path, p.maps(), p.links()} {
+	p := &pinDir{path: filepath.Join(dir, version)}
+	for _, d := range []string{dir, p.path, p.maps(), p.links(), p.interfaces()} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("%w: make %s: %w", ErrPins, d, err)
 		}
@@ -104,6 +112,40 @@ func mountBPFFS(dir string) error {
 	return nil
 }
 
+// versions are those that something is pinned under.
+func versions(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPins, err)
+	}
+	var found []string
+	for _, e := range entries {
+		if e.IsDir() && strings.HasPrefix(e.Name(), "v") {
+			found = append(found, e.Name())
+		}
+	}
+	return found, nil
+}
+
+// detach ends what is pinned under one version.
+func (p *pinDir) detach() error {
+	names, err := os.ReadDir(p.links())
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrPins, err)
+	}
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, detach(filepath.Join(p.links(), name.Name())))
+	}
+	if err := errors.Join(append(errs, p.removeGuards())...); err != nil {
+		return err
+	}
+	return p.remove()
+}
+
 // remove takes the folder away, and the maps in it. Links must be gone already.
 func (p *pinDir) remove() error {
 	var errs []error
@@ -114,8 +156,10 @@ func (p *pinDir) remove() error {
 	for _, m := range maps {
 		errs = append(errs, os.Remove(filepath.Join(p.maps(), m.Name())))
 	}
-	for _, d := range []string{p.maps(), p.links(), p.path, filepath.Dir(p.path)} {
-		errs = append(errs, os.Remove(d))
+	for _, d := range []string{p.maps(), p.links(), p.interfaces(), p.path} {
+		if err := os.Remove(d); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -1,8 +1,11 @@
 package intercept
 
 import (
+	"bytes"
 	"encoding/binary"
+	"net"
 	"net/netip"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +27,11 @@ func rawPacket(args []string) (answer, error) {
 }
 
 func sendRaw4(fd int, to netip.AddrPort, kind string) error {
+	_, sa := sockaddr(to)
+	return unix.Sendto(fd, packet4(to.Addr(), to, kind), 0, sa)
+}
+
+func packet4(from netip.Addr, to netip.AddrPort, kind string) []byte {
 	header := 20
 	if kind == "options" {
 		header = 24
@@ -40,13 +48,20 @@ func sendRaw4(fd int, to netip.AddrPort, kind string) error {
 	case "options":
 		copy(p[20:], []byte{1, 1, 1, 0}) // no operation, end
 	}
-	copy(p[12:], to.Addr().AsSlice())
+	copy(p[12:], from.AsSlice())
 	copy(p[16:], to.Addr().AsSlice())
 	binary.BigEndian.PutUint16(p[header:], 7777)
 	binary.BigEndian.PutUint16(p[header+2:], to.Port())
 	binary.BigEndian.PutUint16(p[header+4:], 16)
-	_, sa := sockaddr(to)
-	return unix.Sendto(fd, p, 0, sa)
+	var sum uint32
+	for n := 0; n < header; n += 2 {
+		sum += uint32(binary.BigEndian.Uint16(p[n:]))
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	binary.BigEndian.PutUint16(p[10:], ^uint16(sum))
+	return p
 }
 
 func rawPacket6(to netip.AddrPort, kind string) (answer, error) {
@@ -83,6 +98,29 @@ func rawPacket6(to netip.AddrPort, kind string) (answer, error) {
 	p = append(p, udp...)
 	binary.BigEndian.PutUint16(p[4:], uint16(len(p)-40))
 	return answer{}, unix.Sendto(fd, p, 0, &unix.SockaddrInet6{Addr: to.Addr().As16()})
+}
+
+// packetSocket sends an Ethernet frame with a UDP packet in it from a packet socket:
+// "interface address kind protocol", where kind is one of sendRaw4's and protocol is what
+// the socket says the frame is.
+func packetSocket(args []string) (answer, error) {
+	device, err := net.InterfaceByName(args[0])
+	if err != nil {
+		return answer{}, err
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	if err != nil {
+		return answer{}, err
+	}
+	protocol, err := strconv.ParseUint(args[3], 0, 16)
+	if err != nil {
+		return answer{}, err
+	}
+	// To everybody: the other end of a veth takes it.
+	frame := append(bytes.Repeat([]byte{0xff}, 6), make([]byte, 6)...)
+	frame = append(frame, 8, 0)
+	frame = append(frame, packet4(netip.MustParseAddr("10.78.0.2"), netip.MustParseAddrPort(args[1]), args[2])...)
+	return answer{}, unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: device.Index, Protocol: uint16(protocol), Halen: 6})
 }
 
 // rawConnect is connect(2) with an address that package unix has no type for.

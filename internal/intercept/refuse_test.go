@@ -50,6 +50,22 @@ func (r *reports) next(t *testing.T, want Outcome) Bypass {
 	}
 }
 
+// nextDrop returns the next report of a packet.
+func (r *reports) nextDrop(t *testing.T) Bypass {
+	t.Helper()
+	timeout := time.After(10 * time.Second)
+	for {
+		select {
+		case b := <-r.all:
+			if b.Outcome == DroppedTarget || b.Outcome == DroppedUnreadable {
+				return b
+			}
+		case <-timeout:
+			t.Fatal("no report of a dropped packet came")
+		}
+	}
+}
+
 // What can't be diverted is refused, and reported with who tried.
 func TestRefusals(t *testing.T) {
 	w := newWorld(t)
@@ -99,9 +115,11 @@ func TestRefusals(t *testing.T) {
 			}
 			wantError(t, got, "EPERM")
 			b := r.next(t, c.outcome)
-			want := Bypass{At: b.At, Outcome: c.outcome, Hook: c.hook, Socket: c.socket, Workload: w.jobID, Process: b.Process}
+			want := Bypass{Netns: netnsCookie(t), At: b.At, Outcome: c.outcome, Hook: c.hook, Socket: c.socket, Workload: w.jobID, Process: b.Process}
 			if c.to != "" {
 				want.Destination = netip.MustParseAddrPort(c.to)
+			} else {
+				want.Netns = 0
 			}
 			if c.cgroup == w.stranger {
 				want.Workload = 0
@@ -122,6 +140,21 @@ func TestRefusals(t *testing.T) {
 	if n := w.target.datagrams.Load(); n != 0 {
 		t.Errorf("%d datagrams reached the target", n)
 	}
+}
+
+// netnsCookie is that of the tests' own network namespace.
+func netnsCookie(t *testing.T) uint64 {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cookie
 }
 
 // A connection that was not diverted has no origin, and an origin is taken once.
@@ -313,7 +346,7 @@ func TestListenInNamespace(t *testing.T) {
 	w.captureTarget()
 	path := newNamespace(t)
 	to := at(target4, capturedPort)
-	wantError(t, w.run(w.job, "netns", path, to), "ECONNREFUSED")
+	wantError(t, w.run(w.job, "netns", path, "tcp", to), "ECONNREFUSED")
 	listeners, err := w.i.Listen(context.Background(), Namespace{Path: path})
 	if err != nil {
 		t.Fatal(err)
@@ -322,8 +355,8 @@ func TestListenInNamespace(t *testing.T) {
 		w.serve(l)
 		w.proxy = append(w.proxy, l)
 	}
-	wantSaid(t, w.run(w.job, "netns", path, to), "PROXY "+to)
-	wantSaid(t, w.run(w.job, "netns", path, at(target6, capturedPort)), "PROXY "+at(target6, capturedPort))
+	wantSaid(t, w.run(w.job, "netns", path, "tcp", to), "PROXY "+to)
+	wantSaid(t, w.run(w.job, "netns", path, "tcp", at(target6, capturedPort)), "PROXY "+at(target6, capturedPort))
 	wantSaid(t, w.run(w.job, "tcp", to), "PROXY "+to)
 	checkBridgeEmpty(t, w)
 	if _, err := w.i.Listen(context.Background(), Namespace{Path: "/nowhere"}); !errors.Is(err, unix.ENOENT) {

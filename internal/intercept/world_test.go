@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
@@ -289,6 +290,19 @@ func newTarget(t testing.TB) *target {
 		serving.Wait()
 	})
 	return tg
+}
+
+// waitForDatagrams waits until that many have reached the target, and fails when it
+// is more.
+func (w *world) waitForDatagrams(n int64) {
+	w.t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for w.target.datagrams.Load() < n && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond)
+	}
+	if got := w.target.datagrams.Load(); got != n {
+		w.t.Fatalf("%d datagrams reached the target, want %d", got, n)
+	}
 }
 
 func removeCgroups(t testing.TB, path string) {

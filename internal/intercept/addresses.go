@@ -1,0 +1,99 @@
+package intercept
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+
+	"chaperone.dev/chaperone/bpf"
+)
+
+// Protect replaces the set of addresses that are known to be targets'. They
+// matter where a port doesn't tell: a fragment, or a protocol without ports, toward
+// one of them is dropped, and with [Options.NodeBelt] captured ports of them are
+// refused to everybody on the node but planners and the daemon. Addresses
+// of [Capture]s are protected anyway.
+func (i *Interceptor) Protect(addresses []netip.Addr) error {
+	protected := addressSet{}
+	for _, a := range addresses {
+		if !a.IsValid() || a.Unmap().IsUnspecified() {
+			return fmt.Errorf("%w: %s can't be a target's address", ErrCapture, a)
+		}
+		protected[kernelAddress(a)] = true
+	}
+	i.capturing.Lock()
+	defer i.capturing.Unlock()
+	captured, err := i.captures()
+	if err != nil {
+		return err
+	}
+	if err := i.addAddresses(protected); err != nil {
+		return err
+	}
+	i.protected = protected
+	keep := addressSet{}
+	for a := range protected {
+		keep[a] = true
+	}
+	for key := range captured {
+		keep[key.Address] = true
+	}
+	return i.removeAddresses(keep)
+}
+
+// addressSet is what the kernel holds of a set of addresses.
+type addressSet map[bpf.InterceptAddress]bool
+
+func kernelAddress(a netip.Addr) bpf.InterceptAddress {
+	return bpf.InterceptAddress{Bytes: a.As16()}
+}
+
+// takeOverAddresses keeps what an earlier process protected in force, until
+// this one says what it protects.
+func (i *Interceptor) takeOverAddresses() (err error) {
+	i.protected, err = i.listedAddresses()
+	return err
+}
+
+func (i *Interceptor) listedAddresses() (addressSet, error) {
+	var (
+		address bpf.InterceptAddress
+		one     uint32
+	)
+	listed := addressSet{}
+	entries := i.objects.Addresses.Iterate()
+	for entries.Next(&address, &one) {
+		listed[address] = true
+	}
+	if err := entries.Err(); err != nil {
+		return nil, fmt.Errorf("list protected addresses: %w", err)
+	}
+	return listed, nil
+}
+
+func (i *Interceptor) addAddresses(set addressSet) error {
+	for a := range set {
+		if err := i.objects.Addresses.Put(a, uint32(1)); err != nil {
+			return fmt.Errorf("add a protected address to %d: %w", len(set), err)
+		}
+	}
+	return nil
+}
+
+func (i *Interceptor) removeAddresses(keep addressSet) error {
+	listed, err := i.listedAddresses()
+	if err != nil {
+		return err
+	}
+	for a := range listed {
+		if keep[a] {
+			continue
+		}
+		if err := i.objects.Addresses.Delete(a); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("remove a protected address: %w", err)
+		}
+	}
+	return nil
+}
