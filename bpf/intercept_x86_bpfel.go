@@ -177,6 +177,7 @@ const (
 	InterceptRoleROLE_PLANNER   InterceptRole = 1
 	InterceptRoleROLE_DAEMON    InterceptRole = 2
 	InterceptRoleROLE_BYSTANDER InterceptRole = 3
+	InterceptRoleROLE_EXEMPT    InterceptRole = 4
 )
 
 type InterceptTuple struct {

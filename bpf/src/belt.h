@@ -67,7 +67,7 @@ static __always_inline bool may_hide(const struct config *c, const struct packet
 {
 	if (who->member && (who->member->profile || c->flags & ANY_ADDRESS))
 		return true;
-	if (who->side == SIDE_BYSTANDER && !(c->flags & NODE_BELT))
+	if (who->side == SIDE_EXEMPT || (who->side == SIDE_BYSTANDER && !(c->flags & NODE_BELT)))
 		return false;
 	if (who->side == SIDE_UNKNOWN && c->flags & HOLD_UNKNOWN)
 		return true;

@@ -47,6 +47,7 @@ enum side {
 	SIDE_PLANNER,
 	SIDE_BYSTANDER,
 	SIDE_UNKNOWN, /* below the planners' ancestor, and not known yet */
+	SIDE_EXEMPT,
 	SIDE_OUTSIDE, /* elsewhere on the node; only where the belt is the node's */
 };
 
@@ -87,6 +88,10 @@ static __always_inline bool meets(struct party *p, __u64 id, __u64 area)
 		p->side = SIDE_BYSTANDER;
 		return true;
 	}
+	if (m->role == ROLE_EXEMPT) {
+		p->side = SIDE_EXEMPT;
+		return true;
+	}
 	return false;
 }
 
@@ -104,15 +109,21 @@ static __always_inline enum side stranger(const struct config *c)
 	return c && c->flags & NODE_BELT ? SIDE_OUTSIDE : SIDE_UNKNOWN;
 }
 
-/* Who the current task is. */
-static __always_inline void current_party(const struct config *c, struct party *p)
+/* Who the current task is: side, as long as nothing is known of its cgroups. */
+static __always_inline void current_party_or(const struct config *c, struct party *p,
+					     enum side side)
 {
 	__u64 area = c ? c->area : 0;
 
-	nobody(p, stranger(c));
+	nobody(p, side);
 	for (int level = 1; level <= MAX_DEPTH; level++)
 		if (meets(p, bpf_get_current_ancestor_cgroup_id(level), area))
 			break;
+}
+
+static __always_inline void current_party(const struct config *c, struct party *p)
+{
+	current_party_or(c, p, stranger(c));
 }
 
 /* Whose socket sends a packet: side, as long as nothing is known of its cgroups. */

@@ -88,7 +88,7 @@ static __always_inline bool is_protected(const struct config *c, const char *pat
 	return maybe_captured(c, bpf_htons(port));
 }
 
-static __always_inline bool may_connect(const char *path, enum hook hook)
+static __always_inline bool may_connect(const char *path)
 {
 	const struct config *c = configuration();
 	struct party who;
@@ -96,10 +96,10 @@ static __always_inline bool may_connect(const char *path, enum hook hook)
 
 	if (!c || !is_protected(c, path) || is_daemon(bpf_get_current_cgroup_id()))
 		return true;
-	current_party(c, &who);
+	current_party_or(c, &who, SIDE_OUTSIDE);
 	if (who.side != SIDE_PLANNER && who.side != SIDE_UNKNOWN)
 		return true;
-	r = report(hook, REFUSED_UNIX, &who);
+	r = report(HOOK_CONNECT_UNIX, REFUSED_UNIX, &who);
 	if (r) {
 		r->cgroup = bpf_get_current_cgroup_id();
 		current_process(&r->process);
@@ -118,7 +118,7 @@ int connect_unix(struct bpf_sock_addr *ctx)
 
 	if (!address || bpf_core_read(path, sizeof(path), &address->sun_path))
 		return 0;
-	return may_connect(path, HOOK_CONNECT_UNIX);
+	return may_connect(path);
 }
 
 SEC("fmod_ret/security_unix_stream_connect")
@@ -131,7 +131,7 @@ int BPF_PROG(unix_connect, struct unix_sock *sock, struct unix_sock *other, void
 		return ret;
 	if (bpf_core_read(path, sizeof(path), &bound->name[0].sun_path))
 		return -EPERM;
-	return may_connect(path, HOOK_CONNECT_UNIX) ? 0 : -EPERM;
+	return may_connect(path) ? 0 : -EPERM;
 }
 
 /*
@@ -147,7 +147,7 @@ int BPF_PROG(create_socket, int family, int type, int protocol, int kern, int re
 	if (ret || kern || family == AF_UNIX || family == AF_INET || family == AF_INET6 ||
 	    family == AF_NETLINK)
 		return ret;
-	current_party(configuration(), &who);
+	current_party_or(configuration(), &who, SIDE_OUTSIDE);
 	if (!who.member)
 		return 0;
 	r = report(HOOK_SOCKET, REFUSED_SOCKET, &who);

@@ -47,7 +47,7 @@ static __always_inline bool is_kept_from(const struct config *c, const struct pa
 {
 	if (who->side == SIDE_UNKNOWN)
 		return true;
-	return c->flags & NODE_BELT && is_listed(to);
+	return who->side != SIDE_EXEMPT && c->flags & NODE_BELT && is_listed(to);
 }
 
 /* Whether nearly every connection and packet to the port needs no closer look. */

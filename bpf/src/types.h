@@ -49,6 +49,7 @@ enum role {
 	ROLE_PLANNER = 1,   /* the cgroup and all below it: captured connections are diverted */
 	ROLE_DAEMON = 2,    /* this very cgroup: may reach what is captured */
 	ROLE_BYSTANDER = 3, /* the cgroup and all below it: known to be no planner */
+	ROLE_EXEMPT = 4,    /* likewise: not even the node's belt is for it */
 };
 
 /* How many attempts were reported in the current second. */

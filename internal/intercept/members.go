@@ -32,7 +32,7 @@ func (i *Interceptor) takeOverMembers() error {
 	)
 	entries := i.objects.Members.Iterate()
 	for entries.Next(&id, &m) {
-		if m.Role == uint32(bpf.InterceptRoleROLE_DAEMON) && id != i.own.id || !alive[id] {
+		if m.Role == uint32(bpf.InterceptRoleROLE_DAEMON) && id != i.own.id || !alive[id] { // exempt ones outside are told anew
 			stale = append(stale, id)
 		}
 	}
@@ -91,6 +91,21 @@ func (i *Interceptor) Pass(path string) (id uint64, err error) {
 	return cg.id, i.put(cg, bpf.InterceptMember{Role: uint32(bpf.InterceptRoleROLE_BYSTANDER)})
 }
 
+// Exempt lets a cgroup anywhere on the node, and all cgroups in it, reach targets
+// in spite of the node's belt. [Interceptor.Withdraw] ends it too.
+func (i *Interceptor) Exempt(path string) (id uint64, err error) {
+	cg, err := stat(filepath.Clean(path))
+	switch {
+	case err != nil:
+		return 0, err
+	case !below(string(i.root), cg.path):
+		return 0, fmt.Errorf("%w: %s is not below %s", ErrCgroup, path, i.root)
+	case cg.path == i.ancestor.path, below(cg.path, i.ancestor.path):
+		return 0, fmt.Errorf("%w: %s holds the planners' %s", ErrCgroup, path, i.ancestor.path)
+	}
+	return cg.id, i.put(cg, bpf.InterceptMember{Role: uint32(bpf.InterceptRoleROLE_EXEMPT)})
+}
+
 // put makes a cgroup a member, and keeps the account of one that is it already.
 func (i *Interceptor) put(cg cgroup, m bpf.InterceptMember) error {
 	var known bpf.InterceptMember
@@ -128,7 +143,7 @@ func (i *Interceptor) candidate(path string) (cgroup, error) {
 		return cgroup{}, err
 	case role == bpf.InterceptRoleROLE_PLANNER:
 		return cgroup{}, fmt.Errorf("%w: %s is inside the planner's cgroup %s", ErrCgroup, path, above)
-	case role == bpf.InterceptRoleROLE_BYSTANDER:
+	case role == bpf.InterceptRoleROLE_BYSTANDER, role == bpf.InterceptRoleROLE_EXEMPT:
 		return cgroup{}, fmt.Errorf("%w: %s is inside %s, which is known to be no planner's", ErrCgroup, path, above)
 	}
 	return cg, nil

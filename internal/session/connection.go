@@ -134,7 +134,7 @@ func (c *connection) certificate(ctx context.Context, serverName string) (*tls.C
 	address := c.origin.Destination.Addr().Unmap()
 	if serverName == "" {
 		serverName = address.String()
-		if match, err := c.server.opts.Targets.Find(ctx, c.origin.Destination, ""); err == nil {
+		if match, err := c.server.opts.Targets.Find(ctx, c.origin.Destination, target.Asker{Workload: c.origin.Workload}); err == nil {
 			serverName = match.Host
 		}
 	}
@@ -163,7 +163,9 @@ func (c *connection) identify() *postgres.Refusal {
 
 // locate finds the target of the connection.
 func (c *connection) locate(ctx context.Context) *postgres.Refusal {
-	match, err := c.server.opts.Targets.Find(ctx, c.origin.Destination, c.client.Startup().ServerName)
+	match, err := c.server.opts.Targets.Find(ctx, c.origin.Destination, target.Asker{
+		ServerName: c.client.Startup().ServerName, Workload: c.origin.Workload,
+	})
 	switch {
 	case errors.Is(err, target.ErrAmbiguous):
 		return &postgres.Refusal{

@@ -1,5 +1,7 @@
 // Package target knows where targets are: it resolves the host names of
-// Target documents and answers which target a destination belongs to. It
+// Target documents, and those that workloads' egress allows, and answers
+// which target a destination belongs to. Planners' own lookups, which the
+// daemon answers, tell it of new addresses before the planner. It
 // knows nothing of connections, jobs or policies.
 package target
 
@@ -37,26 +39,27 @@ type Match struct {
 type Options struct {
 	// Resolver resolves host names; nil is the node's own.
 	Resolver *net.Resolver
+	// Search returns the domains that the node's resolver appends to relative
+	// names; nil is none.
+	Search func() []string
 	// Every is how often names are resolved again; 0 means 30 s.
 	Every time.Duration
-	Log   zerolog.Logger
+	// Changed is called after names were resolved to other addresses than before, by one
+	// goroutine at a time, and not for [Registry.Learn]. May be nil.
+	Changed func()
+	Log     zerolog.Logger
 }
-
-// keep is how long an address stays a name's after an answer no longer holds
-// it: clients cache answers too, and use what they were told.
-const keep = 10 * time.Minute
-
-// resolveTimeout bounds one round of resolving.
-const resolveTimeout = 5 * time.Second
 
 // Registry answers which target a destination belongs to. Its methods may be
 // called from any goroutine.
 type Registry struct {
 	opts Options
 
-	mu    sync.RWMutex
-	hosts []host
-	names map[string]map[netip.Addr]time.Time // name → address → when it was last in an answer
+	resolving sync.Mutex // held while names are asked for and the change is told
+	mu        sync.RWMutex
+	hosts     []host
+	names     map[string]addresses // of each name that is wanted
+	asked     map[uint64]*lookups  // by workload
 }
 
 // host is one entry of a Target document's hosts.
@@ -70,16 +73,21 @@ func New(opts Options) *Registry {
 	if opts.Resolver == nil {
 		opts.Resolver = net.DefaultResolver
 	}
+	if opts.Search == nil {
+		opts.Search = func() []string { return nil }
+	}
 	if opts.Every == 0 {
 		opts.Every = 30 * time.Second
 	}
-	return &Registry{opts: opts, names: map[string]map[netip.Addr]time.Time{}}
+	return &Registry{opts: opts, names: map[string]addresses{}, asked: map[uint64]*lookups{}}
 }
 
-// Set replaces the targets, and resolves their names. A name that can't be
-// resolved now is no error: it is tried again.
-func (r *Registry) Set(ctx context.Context, targets []*policy.Target) error {
+// Set replaces the targets and the other names that are to be known, and
+// resolves the names that are new. One that can't be resolved now is no error: it is tried
+// again.
+func (r *Registry) Set(ctx context.Context, targets []*policy.Target, others []string) error {
 	var hosts []host
+	names := map[string]addresses{}
 	for _, t := range targets {
 		for _, text := range t.Spec.Hosts {
 			parsed, err := policy.ParseHost(text)
@@ -87,12 +95,23 @@ func (r *Registry) Set(ctx context.Context, targets []*policy.Target) error {
 				return fmt.Errorf("target %s: %w", t.Metadata.Name, err)
 			}
 			hosts = append(hosts, host{parsed, t})
+			if parsed.Name != "" {
+				names[parsed.Name] = addresses{}
+			}
 		}
 	}
+	for _, name := range others {
+		names[canonical(name)] = addresses{}
+	}
 	r.mu.Lock()
-	r.hosts = hosts
+	for name := range names {
+		if known, ok := r.names[name]; ok {
+			names[name] = known
+		}
+	}
+	r.hosts, r.names = hosts, names
 	r.mu.Unlock()
-	r.resolve(ctx, func(host) bool { return true })
+	r.resolve(ctx, func(name string) bool { return true })
 	return nil
 }
 
@@ -126,30 +145,38 @@ func (r *Registry) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			r.resolve(ctx, func(host) bool { return true })
+			r.resolve(ctx, func(string) bool { return true })
 		}
 	}
 }
 
-// Find returns the target of a true destination. serverName is what the
-// client asked for in its TLS handshake, or "": it decides where several
-// targets share one address and port, and never adds a target that the
-// address does not belong to.
-func (r *Registry) Find(ctx context.Context, destination netip.AddrPort, serverName string) (Match, error) {
-	destination = netip.AddrPortFrom(destination.Addr().Unmap(), destination.Port())
-	found := r.lookUp(destination)
-	if len(found) == 0 {
-		// The client may have been told an address that is newer than ours.
-		r.resolve(ctx, func(h host) bool { return h.Port == destination.Port() })
-		found = r.lookUp(destination)
-	}
-	return choose(found, destination, canonical(serverName))
+// Asker is who opened the connection that [Registry.Find] is asked about.
+type Asker struct {
+	// ServerName is what the client asked for in its TLS handshake, or "".
+	ServerName string
+	// Workload is whose lookups count; see [Registry.Learn].
+	Workload uint64
 }
 
-func (r *Registry) lookUp(destination netip.AddrPort) []host {
+// Find returns the target of a true destination. Where several targets share
+// one address and port, the client's TLS server name decides, else what its workload
+// resolved last. Neither ever adds a target that the address does not belong to.
+func (r *Registry) Find(ctx context.Context, destination netip.AddrPort, asker Asker) (Match, error) {
+	destination = netip.AddrPortFrom(destination.Addr().Unmap(), destination.Port())
+	found, names := r.lookUp(destination)
+	if len(found) == 0 && len(names) > 0 {
+		// The client may have been told an address that is newer than ours.
+		r.resolve(ctx, func(name string) bool { return slices.Contains(names, name) })
+		found, _ = r.lookUp(destination)
+	}
+	return choose(found, destination, canonical(asker.ServerName), r.askedLast(asker.Workload, destination.Addr()))
+}
+
+// lookUp returns the hosts that a destination belongs to, and the names of all that have
+// its port.
+func (r *Registry) lookUp(destination netip.AddrPort) (found []host, names []string) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	var found []host
 	for _, h := range r.hosts {
 		if h.Port != destination.Port() {
 			continue
@@ -158,22 +185,28 @@ func (r *Registry) lookUp(destination netip.AddrPort) []host {
 			if h.Prefix.Contains(destination.Addr()) {
 				found = append(found, h)
 			}
-		} else if _, ok := r.names[h.Name][destination.Addr()]; ok {
+			continue
+		}
+		names = append(names, h.Name)
+		if _, ok := r.names[h.Name][destination.Addr()]; ok {
 			found = append(found, h)
 		}
 	}
-	return found
+	return found, names
 }
 
-// choose picks the most precise of the hosts: the name the client asked for,
-// else a single target among names and addresses, else the longest prefix.
-func choose(found []host, destination netip.AddrPort, serverName string) (Match, error) {
+// choose picks the most precise of the hosts: the name the client asked for, in its
+// handshake or before it, else a single target among names and addresses, else the
+// longest prefix.
+func choose(found []host, destination netip.AddrPort, serverName, resolved string) (Match, error) {
 	if len(found) == 0 {
 		return Match{}, fmt.Errorf("%w: no target document has %s among its hosts", ErrNone, destination)
 	}
-	for _, h := range found {
-		if h.Name != "" && h.Name == serverName {
-			return Match{Target: h.target, Host: h.Name}, nil
+	for _, name := range []string{serverName, resolved} {
+		for _, h := range found {
+			if h.Name != "" && h.Name == name {
+				return Match{Target: h.target, Host: h.Name}, nil
+			}
 		}
 	}
 	bits := func(h host) int {
@@ -187,7 +220,7 @@ func choose(found []host, destination netip.AddrPort, serverName string) (Match,
 		return h.target == best.target || bits(h) < bits(best)
 	})
 	if len(rivals) > 0 {
-		return Match{}, fmt.Errorf("%w: %s belongs to %s and to %s, and the client's TLS server name %q tells them not apart",
+		return Match{}, fmt.Errorf("%w: %s belongs to %s and to %s, and neither the client's TLS server name %q nor what it resolved tells them apart",
 			ErrAmbiguous, destination, best.target.Metadata.Name, rivals[0].target.Metadata.Name, serverName)
 	}
 	match := Match{Target: best.target, Host: best.Name}
@@ -198,55 +231,6 @@ func choose(found []host, destination netip.AddrPort, serverName string) (Match,
 		}
 	}
 	return match, nil
-}
-
-// resolve asks for the names of the hosts that want chooses, all at once.
-func (r *Registry) resolve(ctx context.Context, want func(host) bool) {
-	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
-	defer cancel()
-	r.mu.RLock()
-	names := map[string]bool{}
-	for _, h := range r.hosts {
-		if h.Name != "" && want(h) {
-			names[h.Name] = true
-		}
-	}
-	r.mu.RUnlock()
-
-	var asking sync.WaitGroup
-	slots := make(chan struct{}, 16)
-	for name := range names {
-		slots <- struct{}{}
-		asking.Go(func() {
-			defer func() { <-slots }()
-			addrs, err := r.opts.Resolver.LookupNetIP(ctx, "ip", name)
-			if err != nil {
-				r.opts.Log.Warn().Err(err).Str("name", name).Msg("target's name can't be resolved; its last addresses stay")
-				return
-			}
-			r.remember(name, addrs)
-		})
-	}
-	asking.Wait()
-}
-
-func (r *Registry) remember(name string, addrs []netip.Addr) {
-	now := time.Now()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	known := r.names[name]
-	if known == nil {
-		known = map[netip.Addr]time.Time{}
-		r.names[name] = known
-	}
-	for _, addr := range addrs {
-		known[addr.Unmap().WithZone("")] = now
-	}
-	for addr, seen := range known {
-		if now.Sub(seen) > keep {
-			delete(known, addr)
-		}
-	}
 }
 
 func canonical(name string) string {

@@ -27,7 +27,7 @@ func TestFind(t *testing.T) {
 		doc("twin-b", "10.9.9.9:5432"),
 		doc("named", "localhost:5433"),
 		doc("six", "[fd00::/8]:5432", "[2001:db8::1]:5432"),
-	})
+	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestFind(t *testing.T) {
 		{destination: "[fd00::7]:5432", target: "six", host: "fd00::7"},
 		{destination: "[2001:db8::1]:5432", target: "six", host: "2001:db8::1"},
 	} {
-		match, err := registry.Find(context.Background(), netip.MustParseAddrPort(test.destination), test.serverName)
+		match, err := registry.Find(context.Background(), netip.MustParseAddrPort(test.destination), Asker{ServerName: test.serverName})
 		if !errors.Is(err, test.err) {
 			t.Errorf("%s %q: error %v, want %v", test.destination, test.serverName, err, test.err)
 			continue
@@ -64,6 +64,7 @@ func TestFind(t *testing.T) {
 func TestSharedAddressIsToldApartByServerName(t *testing.T) {
 	registry := New(Options{})
 	// Two names, one address: both are the node's own.
+	registry.names = map[string]addresses{"a.example": {}, "b.example": {}}
 	registry.remember("a.example", []netip.Addr{netip.MustParseAddr("192.0.2.7")})
 	registry.remember("b.example", []netip.Addr{netip.MustParseAddr("192.0.2.7")})
 	registry.hosts = []host{
@@ -72,13 +73,13 @@ func TestSharedAddressIsToldApartByServerName(t *testing.T) {
 	}
 	destination := netip.MustParseAddrPort("192.0.2.7:5432")
 	for serverName, want := range map[string]string{"a.example": "a", "B.example": "b"} {
-		match, err := registry.Find(context.Background(), destination, serverName)
+		match, err := registry.Find(context.Background(), destination, Asker{ServerName: serverName})
 		if err != nil || match.Target.Metadata.Name != want {
 			t.Errorf("%s: %v, %v, want %s", serverName, match.Target, err, want)
 		}
 	}
 	for _, serverName := range []string{"", "c.example"} {
-		if _, err := registry.Find(context.Background(), destination, serverName); !errors.Is(err, ErrAmbiguous) {
+		if _, err := registry.Find(context.Background(), destination, Asker{ServerName: serverName}); !errors.Is(err, ErrAmbiguous) {
 			t.Errorf("%q: %v, want ambiguous", serverName, err)
 		}
 	}

@@ -92,10 +92,14 @@ type caseAs struct {
 }
 
 type caseWorkload struct {
-	Name       string `yaml:"name"`
-	Node       string `yaml:"node"`
-	Executable string `yaml:"executable"`
-	UID        int64  `yaml:"uid"`
+	Name           string            `yaml:"name"`
+	Node           string            `yaml:"node"`
+	Executable     string            `yaml:"executable"`
+	UID            int64             `yaml:"uid"`
+	Unit           string            `yaml:"unit"`
+	Namespace      string            `yaml:"namespace"`
+	ServiceAccount string            `yaml:"serviceAccount"`
+	Labels         map[string]string `yaml:"labels"`
 }
 
 type caseSession struct {

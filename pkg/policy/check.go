@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -177,26 +176,6 @@ func (d *document) checkPostgresRole(r *PostgresRoleSpec) {
 	}
 	if r.ConnectionLimit < 1 || r.ConnectionLimit > 10000 {
 		d.errorf(at+".connectionLimit", "must be from 1 to 10000")
-	}
-}
-
-func (d *document) checkWorkload(w *WorkloadSpec) {
-	d.checkOneOf("spec.select", "run")
-	if run := w.Select.Run; run != nil {
-		if run.Name == "" {
-			d.errorf("spec.select.run.name", `is missing; it is a pattern such as "nightly-*"`)
-		} else if _, err := path.Match(run.Name, ""); err != nil {
-			d.errorf("spec.select.run.name", "%s is no valid pattern", quote(run.Name))
-		}
-	}
-	if w.Identity != nil {
-		if w.Identity.Issuer == "" {
-			d.errorf("spec.identity.issuer", "is missing; it names an IdentityProvider document")
-		}
-		d.checkOptionalFile("spec.identity.tokenFile", w.Identity.TokenFile)
-		if d.has("spec.identity.audience") && w.Identity.Audience == "" {
-			d.errorf("spec.identity.audience", "is empty")
-		}
 	}
 }
 

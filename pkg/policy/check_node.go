@@ -1,6 +1,9 @@
 package policy
 
 import (
+	"errors"
+	"fmt"
+	"net/netip"
 	"net/url"
 	"path"
 	"slices"
@@ -14,6 +17,11 @@ func (d *document) checkNode(n *NodeSpec) {
 	}
 	if d.has("spec.cgroup") && (n.Cgroup == "" || path.Clean("/"+n.Cgroup) != "/"+n.Cgroup) {
 		d.errorf("spec.cgroup", `must be a path below the cgroup v2 mount, such as "chaperone", without leading "/" and without ".."`)
+	}
+	d.checkBelt(n)
+	d.checkDNS(&n.DNS)
+	if n.Kubernetes != nil {
+		d.checkOptionalFile("spec.kubernetes.kubeconfig", n.Kubernetes.Kubeconfig)
 	}
 	d.checkOptionalFile("spec.pinDir", n.PinDir)
 	d.checkOptionalFile("spec.runDir", n.RunDir)
@@ -32,6 +40,45 @@ func (d *document) checkNode(n *NodeSpec) {
 	if n.Limits.SessionsPerJob > n.Limits.Sessions {
 		d.errorf("spec.limits.sessionsPerJob", "must not be more than sessions, which is %d", n.Limits.Sessions)
 	}
+}
+
+func (d *document) checkBelt(n *NodeSpec) {
+	switch n.Belt {
+	case BeltNode:
+	case BeltPlanners, "":
+		if len(n.Exempt) > 0 {
+			d.errorf("spec.exempt", "has no effect unless belt is node")
+		}
+	default:
+		d.errorf("spec.belt", "%s is neither planners nor node", quote(n.Belt))
+	}
+	d.checkList("spec.exempt", n.Exempt)
+	for i, cgroup := range n.Exempt {
+		if path.Clean("/"+cgroup) != "/"+cgroup {
+			d.errorf(fmt.Sprintf("spec.exempt[%d]", i), `must be a path below the cgroup v2 mount, without leading "/" and without ".."`)
+		}
+	}
+}
+
+func (d *document) checkDNS(s *DNSSpec) {
+	d.checkList("spec.dns.servers", s.Servers)
+	for i, text := range s.Servers {
+		if _, err := ParseServer(text); err != nil {
+			d.errorf(fmt.Sprintf("spec.dns.servers[%d]", i), "%s is no address, with or without a port", quote(text))
+		}
+	}
+}
+
+// ParseServer reads the address of a DNS server, "address" or "address:port".
+func ParseServer(text string) (netip.AddrPort, error) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return netip.AddrPortFrom(a, 53), nil
+	}
+	server, err := netip.ParseAddrPort(text)
+	if err == nil && server.Port() == 0 {
+		err = errors.New("the port is 0")
+	}
+	return server, err
 }
 
 // checkRange checks a number that is there; what is left out gets its default.

@@ -95,18 +95,25 @@ func (l *loader) checkHostsOnce() {
 	}
 }
 
-// checkPatternsOnce refuses two workloads that select the same jobs.
+// checkPatternsOnce refuses two workloads that select the same jobs by the same
+// words. Those that do so by others are found when such a job comes.
 func (l *loader) checkPatternsOnce() {
 	owners := map[string]string{}
 	for _, w := range l.workloads {
-		run := w.doc.Spec.Select.Run
-		if run == nil || run.Name == "" {
+		var at, pattern string
+		switch sel := w.doc.Spec.Select; {
+		case sel.Run != nil:
+			at, pattern = "spec.select.run.name", sel.Run.Name
+		case sel.Systemd != nil:
+			at, pattern = "spec.select.systemd.unit", sel.Systemd.Unit
+		}
+		if pattern == "" {
 			continue
 		}
-		if owner, taken := owners[run.Name]; taken {
-			w.at.errorf("spec.select.run.name", "Workload %s selects %s already", quote(owner), quote(run.Name))
+		if owner, taken := owners[at+" "+pattern]; taken {
+			w.at.errorf(at, "Workload %s selects %s already", quote(owner), quote(pattern))
 			continue
 		}
-		owners[run.Name] = w.doc.Metadata.Name
+		owners[at+" "+pattern] = w.doc.Metadata.Name
 	}
 }

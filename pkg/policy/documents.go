@@ -68,43 +68,6 @@ type SecretSource struct {
 	File string `json:"file,omitempty" yaml:"file,omitempty"`
 }
 
-// Workload says which jobs are planners, and how each proves who it is.
-type Workload struct {
-	Metadata Metadata     `json:"metadata" yaml:"metadata"`
-	Spec     WorkloadSpec `json:"spec" yaml:"spec"`
-}
-
-// WorkloadSpec is the body of a Workload document.
-type WorkloadSpec struct {
-	Select WorkloadSelect `json:"select" yaml:"select"`
-	// Identity names the issuer of the job's token. Without it the job's
-	// principal is the local user that started it.
-	Identity *IdentitySpec `json:"identity,omitempty" yaml:"identity,omitempty"`
-}
-
-// WorkloadSelect holds exactly one way to select jobs.
-type WorkloadSelect struct {
-	Run *RunSelect `json:"run,omitempty" yaml:"run,omitempty"`
-}
-
-// RunSelect selects jobs that were started by "chaperone run".
-type RunSelect struct {
-	// Name is a [path.Match] pattern over the job's name.
-	Name string `json:"name" yaml:"name"`
-}
-
-// IdentitySpec says how a job proves who it acts for.
-type IdentitySpec struct {
-	// Issuer names an IdentityProvider document.
-	Issuer string `json:"issuer" yaml:"issuer"`
-	// TokenFile is where the job's token is; "chaperone run --token-file"
-	// overrides it.
-	TokenFile string `json:"tokenFile,omitempty" yaml:"tokenFile,omitempty"`
-	// Audience must be in the token's "aud"; empty means one of the
-	// provider's audiences.
-	Audience string `json:"audience,omitempty" yaml:"audience,omitempty"`
-}
-
 // IdentityProvider is an OpenID issuer.
 type IdentityProvider struct {
 	Metadata Metadata             `json:"metadata" yaml:"metadata"`

@@ -22,6 +22,12 @@ type WorkloadFacts struct {
 	Node       string
 	Executable string
 	UID        int64
+	// Unit is the systemd unit of a job that is one.
+	Unit string
+	// The rest is a pod's.
+	Namespace      string
+	ServiceAccount string
+	Labels         map[string]string
 }
 
 // TargetFacts are what policies see of the target, as variable "target".

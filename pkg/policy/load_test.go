@@ -28,7 +28,7 @@ func TestLoadFillsInDefaults(t *testing.T) {
 		t.Errorf("untraceable is %q", got)
 	}
 	wantNode := policy.NodeSpec{
-		Cluster: "north", Cgroup: "chaperone", PinDir: "/sys/fs/bpf/chaperone", ListenPort: 15001, RunDir: "/run/chaperone",
+		Cluster: "north", Cgroup: "chaperone", Belt: policy.BeltPlanners, PinDir: "/sys/fs/bpf/chaperone", ListenPort: 15001, RunDir: "/run/chaperone",
 		Limits:  policy.LimitsSpec{Sessions: 1000, SessionsPerJob: 100, ConnectTimeout: policy.Duration(10 * time.Second)},
 		Journal: policy.JournalSpec{MaxBytes: 1 << 30},
 	}

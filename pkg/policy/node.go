@@ -25,6 +25,15 @@ type NodeSpec struct {
 	// ListenPort is the loopback TCP port that connections are diverted to
 	// (default 15001).
 	ListenPort int `json:"listenPort,omitempty" yaml:"listenPort,omitempty"`
+	// Belt is who is kept from targets: BeltPlanners (the default) or BeltNode.
+	Belt string `json:"belt,omitempty" yaml:"belt,omitempty"`
+	// Exempt are cgroups, relative to the mount, that BeltNode lets reach
+	// targets all the same, such as "system.slice/kubelet.service".
+	Exempt []string `json:"exempt,omitempty" yaml:"exempt,omitempty"`
+	// DNS is how planners' names are resolved.
+	DNS DNSSpec `json:"dns,omitzero" yaml:"dns,omitempty"`
+	// Kubernetes is needed where Workload documents select pods.
+	Kubernetes *NodeKubernetesSpec `json:"kubernetes,omitempty" yaml:"kubernetes,omitempty"`
 	// RunDir holds the control socket (default /run/chaperone).
 	RunDir  string      `json:"runDir,omitempty" yaml:"runDir,omitempty"`
 	Limits  LimitsSpec  `json:"limits,omitzero" yaml:"limits,omitempty"`
@@ -32,6 +41,32 @@ type NodeSpec struct {
 	// NATS is where events and recordings go. Without it the node publishes
 	// nowhere but to the server inside its own process, if it runs one.
 	NATS NATSSpec `json:"nats,omitzero" yaml:"nats,omitempty"`
+}
+
+// The values of NodeSpec.Belt.
+const (
+	// BeltPlanners keeps planners, and cgroups below the ancestor that are not
+	// known yet, from targets. What is known to be no planner goes its way.
+	BeltPlanners = "planners"
+	// BeltNode keeps everything on the node from targets but the daemon and what
+	// is exempt: for nodes that run planners and nothing else.
+	BeltNode = "node"
+)
+
+// DNSSpec says who answers planners' DNS.
+type DNSSpec struct {
+	// Servers are "address" or "address:port"; empty means those of the node's
+	// /etc/resolv.conf.
+	Servers []string `json:"servers,omitempty" yaml:"servers,omitempty"`
+}
+
+// NodeKubernetesSpec says how the node learns of its pods.
+type NodeKubernetesSpec struct {
+	// Kubeconfig is a file; empty means the service account of the daemon's own pod.
+	Kubeconfig string `json:"kubeconfig,omitempty" yaml:"kubeconfig,omitempty"`
+	// NodeName is this node's name in the cluster; empty means the environment
+	// variable NODE_NAME, else the host's name.
+	NodeName string `json:"nodeName,omitempty" yaml:"nodeName,omitempty"`
 }
 
 // LimitsSpec bounds what a node takes on.
@@ -69,6 +104,7 @@ func (n *NodeSpec) setDefaults() {
 	setDefault(&n.Cgroup, "chaperone")
 	setDefault(&n.PinDir, "/sys/fs/bpf/chaperone")
 	setDefault(&n.ListenPort, 15001)
+	setDefault(&n.Belt, BeltPlanners)
 	setDefault(&n.RunDir, "/run/chaperone")
 	setDefault(&n.Limits.Sessions, 1000)
 	setDefault(&n.Limits.SessionsPerJob, min(100, n.Limits.Sessions))

@@ -159,19 +159,31 @@ func TestRefusedDocuments(t *testing.T) {
 
 		// Workload and IdentityProvider.
 		{"no select", inWorkload("run: {name: \"nightly-*\"}", ""), []string{
-			"bad.yaml:5: spec.select: needs run",
+			"bad.yaml:5: spec.select: needs one of run, systemd, kubernetes",
 		}},
-		{"select by Kubernetes", inWorkload("run: {name: \"nightly-*\"}", "kubernetes: {namespace: planners}"), []string{
-			"bad.yaml:5: spec.select.kubernetes: kubernetes is not supported by this release; jobs are selected by run",
+		{"select pods by labels alone", inWorkload("run: {name: \"nightly-*\"}", "kubernetes: {labels: {app: planner}}"), []string{
+			`bad.yaml:5: spec.select.kubernetes.namespace: is missing; it is a pattern such as "planners"`,
+		}},
+		{"a unit without a type", inWorkload("run: {name: \"nightly-*\"}", "systemd: {unit: planner}"), []string{
+			`bad.yaml:5: spec.select.systemd.unit: "planner" has no type; write it as "planner.service"`,
 		}},
 		{"select twice", inWorkload("run: {name: \"nightly-*\"}", "run: {name: a}, systemd: {unit: b}"), []string{
-			"bad.yaml:5: spec.select.systemd: systemd is not supported by this release; jobs are selected by run",
+			"bad.yaml:5: spec.select: has run and systemd, but only one of them may be set",
 		}},
 		{"a bad pattern", inWorkload("nightly-*", "nightly-["), []string{
 			`bad.yaml:5: spec.select.run.name: "nightly-[" is no valid pattern`,
 		}},
-		{"egress", aWorkload + "  egress: {default: deny}\n---\n" + aProvider, []string{
-			"bad.yaml:7: spec.egress: egress is not supported by this release; restrict other traffic in the network",
+		{"egress without a default", aWorkload + "  egress: {allow: [\"api.example:443\"]}\n---\n" + aProvider, []string{
+			"bad.yaml:7: spec.egress.default: is missing; it is allow or deny",
+		}},
+		{"egress of another default", aWorkload + "  egress: {default: drop}\n---\n" + aProvider, []string{
+			`bad.yaml:7: spec.egress.default: "drop" is neither allow nor deny`,
+		}},
+		{"egress that lists for nothing", aWorkload + "  egress: {default: allow, allow: [\"api.example:443\"]}\n---\n" + aProvider, []string{
+			"bad.yaml:7: spec.egress.allow: has no effect where the default is allow; remove it, or make the default deny",
+		}},
+		{"egress without a port", aWorkload + "  egress: {default: deny, allow: [api.example]}\n---\n" + aProvider, []string{
+			`bad.yaml:7: spec.egress.allow[0]: "api.example" has no port; write it as name:port`,
 		}},
 		{"an unknown issuer", inWorkload("issuer: corp-idp", "issuer: corp"), []string{
 			`bad.yaml:6: spec.identity.issuer: no IdentityProvider document is named "corp"; there are corp-idp`,

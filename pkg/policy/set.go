@@ -4,9 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 )
@@ -111,40 +109,6 @@ func (s *Set) IdentityProvider(name string) *IdentityProvider {
 		return nil
 	}
 	return s.IdentityProviders[i]
-}
-
-// ErrNoWorkload and ErrAmbiguousWorkload are wrapped by the errors of
-// [Set.WorkloadForRun].
-var (
-	ErrNoWorkload        = errors.New("no Workload document selects the job")
-	ErrAmbiguousWorkload = errors.New("more than one Workload document selects the job")
-)
-
-// WorkloadForRun returns the Workload that selects a "chaperone run" job of
-// the name. More than one is an error: they may differ in how the job must
-// prove who it is.
-func (s *Set) WorkloadForRun(job string) (*Workload, error) {
-	var found *Workload
-	for _, w := range s.Workloads {
-		if w.Spec.Select.Run == nil || !w.Spec.Select.Run.Matches(job) {
-			continue
-		}
-		if found != nil {
-			return nil, fmt.Errorf("%w %s: %s and %s; make their patterns exclude each other",
-				ErrAmbiguousWorkload, quote(job), found.Metadata.Name, w.Metadata.Name)
-		}
-		found = w
-	}
-	if found == nil {
-		return nil, fmt.Errorf("%w %s; add one whose select.run.name matches it", ErrNoWorkload, quote(job))
-	}
-	return found, nil
-}
-
-// Matches tells whether a job of the name is selected.
-func (r RunSelect) Matches(job string) bool {
-	ok, err := path.Match(r.Name, job)
-	return ok && err == nil && job != ""
 }
 
 // Covers tells whether the mask is for the target.

@@ -27,15 +27,10 @@ type unsupportedField struct {
 func unsupportedFields() []unsupportedField {
 	const (
 		onlyRole   = "the only credential is postgresRole"
-		onlyRun    = "jobs are selected by run"
 		onlyPlain  = "use redact, null, keepFirst or keepLast"
 		noApproval = "rules allow or deny"
-		noEgress   = "restrict other traffic in the network"
 	)
 	return []unsupportedField{
-		{reflect.TypeFor[WorkloadSpec](), "egress", noEgress},
-		{reflect.TypeFor[WorkloadSelect](), "kubernetes", onlyRun},
-		{reflect.TypeFor[WorkloadSelect](), "systemd", onlyRun},
 		{reflect.TypeFor[Rule](), "approval", noApproval},
 		{reflect.TypeFor[Transform](), "hmac", onlyPlain},
 		{reflect.TypeFor[CredentialSpec](), "sshCert", onlyRole},
