@@ -55,6 +55,7 @@ func rootCommand() *cobra.Command {
 		upCommand(),
 		runCommand(runDir),
 		detachCommand(),
+		doctorCommand(),
 		policyCommand(),
 		natsCommand(),
 		demoCommand(),
