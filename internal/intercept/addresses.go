@@ -3,6 +3,7 @@ package intercept
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 
 	"github.com/cilium/ebpf"
@@ -41,6 +42,23 @@ func (i *Interceptor) Protect(addresses []netip.Addr) error {
 		keep[key.Address] = true
 	}
 	return i.removeAddresses(keep)
+}
+
+// ProtectAlso adds to the set of [Interceptor.Protect].
+func (i *Interceptor) ProtectAlso(addresses []netip.Addr) error {
+	more := addressSet{}
+	for _, a := range addresses {
+		if a.IsValid() && !a.Unmap().IsUnspecified() {
+			more[kernelAddress(a)] = true
+		}
+	}
+	i.capturing.Lock()
+	defer i.capturing.Unlock()
+	if err := i.addAddresses(more); err != nil {
+		return err
+	}
+	maps.Copy(i.protected, more)
+	return nil
 }
 
 // addressSet is what the kernel holds of a set of addresses.

@@ -183,6 +183,9 @@ func (i *Interceptor) configure(change func(*bpf.InterceptConfig)) error {
 // Ancestor is the absolute path of the ancestor cgroup.
 func (i *Interceptor) Ancestor() string { return i.ancestor.path }
 
+// CgroupRoot is where the root of the cgroup hierarchy is mounted.
+func (i *Interceptor) CgroupRoot() string { return string(i.root) }
+
 // Close lets go of programs, maps and links. They stay pinned, and refuse.
 // Listeners are the caller's to close.
 func (i *Interceptor) Close() error {

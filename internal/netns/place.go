@@ -22,6 +22,9 @@ func (id ID) String() string { return "net:[" + strconv.FormatUint(id.Inode, 10)
 // Own is the namespace of the calling process.
 func Own() (ID, error) { return idAt("/proc/self/ns/net") }
 
+// IDOf is the namespace of a process.
+func IDOf(pid int) (ID, error) { return idAt("/proc/" + strconv.Itoa(pid) + "/ns/net") }
+
 func idAt(path string) (ID, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
@@ -149,7 +152,7 @@ func Namespaces(cgroup string) (map[ID]bool, error) {
 	}
 	ids := map[ID]bool{}
 	for _, pid := range pids {
-		if id, err := idAt("/proc/" + strconv.Itoa(pid) + "/ns/net"); err == nil {
+		if id, err := IDOf(pid); err == nil {
 			ids[id] = true
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"sync/atomic"
 	"time"
 
@@ -25,7 +26,9 @@ import (
 	"chaperone.dev/chaperone/internal/credential/postgresrole"
 	"chaperone.dev/chaperone/internal/intercept"
 	"chaperone.dev/chaperone/internal/journal"
+	"chaperone.dev/chaperone/internal/netns"
 	"chaperone.dev/chaperone/internal/pgsql"
+	"chaperone.dev/chaperone/internal/resolver"
 	"chaperone.dev/chaperone/internal/session"
 	"chaperone.dev/chaperone/internal/target"
 	"chaperone.dev/chaperone/internal/version"
@@ -87,6 +90,10 @@ type node struct {
 	journal     *journal.Journal
 	interceptor *intercept.Interceptor
 	targets     *target.Registry
+	names       *names
+	resolver    *resolver.Resolver
+	spaces      *netns.Keeper
+	discovery   *discovery
 	credentials *credential.Manager
 	identities  identities
 	jobs        *workload.Registry
@@ -127,20 +134,28 @@ func Run(ctx context.Context, opts Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.closeCredentials(ctx)) }()
-	if err := n.openJobs(); err != nil {
+	if err := errors.Join(n.openNames(), n.openJobs()); err != nil {
 		return err
 	}
 	n.openSessions()
 	if err := n.enforce(running, n.documents.Load()); err != nil {
 		return err
 	}
-	listeners, err := n.interceptor.Listen(running, intercept.Namespace{})
+	watchInterfaces, err := n.guardInterfaces()
 	if err != nil {
 		return err
 	}
-	for _, listener := range listeners {
-		group.Go(func() error { return n.sessions.Serve(running, listener) })
+	if err := n.openSpaces(running); err != nil {
+		return err
 	}
+	defer func() { err = errors.Join(err, n.spaces.Close()) }()
+	if err := n.openDiscovery(); err != nil {
+		return err
+	}
+	group.Go(func() error { return watchInterfaces(running) })
+	group.Go(func() error { return n.spaces.Run(running) })
+	group.Go(func() error { return n.discovery.run(running) })
+	group.Go(func() error { return n.exempt(running) })
 	group.Go(func() error { return n.targets.Run(running) })
 	group.Go(func() error { return n.jobs.Run(running) })
 	group.Go(func() error { return n.reportBypasses(running) })
@@ -202,6 +217,7 @@ func (n *node) openEnforcement(ctx context.Context) (err error) {
 		Ancestor: n.spec.Cgroup,
 		PinDir:   n.spec.PinDir,
 		Port:     uint16(n.spec.ListenPort),
+		NodeBelt: n.spec.Belt == policy.BeltNode,
 		Probe:    n.opts.Probe,
 		Log:      n.log,
 	})
@@ -242,16 +258,16 @@ func (n *node) openJobs() (err error) {
 		Dir:      filepath.Join(n.opts.State, "jobs"),
 		Enforcer: n.interceptor,
 		Ended:    n.jobEnded,
+		Stirred:  n.visit,
 		Log:      n.log,
 	})
 	return err
 }
 
 func (n *node) openSessions() {
-	n.targets = target.New(target.Options{Log: n.log})
 	n.sessions = session.New(session.Options{
 		Cluster: n.origin.Cluster, Node: n.origin.Node,
-		Origins: n.interceptor, Jobs: n.jobs, Targets: n.targets, Policies: n.documents.Load,
+		Origins: n.interceptor, Jobs: n.jobs, Identities: n, DNS: n.resolver.ServeTCP, Targets: n.targets, Policies: n.documents.Load,
 		Credentials: n.credentials, Certificates: n.authority, Journal: n.journal,
 		Parser: pgsql.NewParser(pgsql.Options{}), Limits: n.spec.Limits, Log: n.log,
 	})
@@ -265,23 +281,70 @@ func (n *node) jobEnded(ctx context.Context, job workload.Job, why string) {
 	if err := n.credentials.EndJob(ctx, job.ID, why); err != nil {
 		n.log.Warn().Err(err).Str("job", job.ID).Msg("a credential is not revoked yet; it is tried again")
 	}
+	if err := n.spaces.Leave(job.CgroupID); err != nil {
+		n.log.Warn().Err(err).Str("job", job.ID).Msg("leaving the job's network namespaces")
+	}
+	n.targets.Forget(job.CgroupID)
 }
 
 // enforce puts a set's targets in force: names are resolved, and the kernel
 // diverts their ports wherever planners use them.
 func (n *node) enforce(ctx context.Context, set *policy.Set) error {
 	ports, err := target.Ports(set.Targets)
-	if err != nil {
+	if err == nil && ports[dnsPort] != "" {
+		err = fmt.Errorf("port %d can't be a target's: it is where planners' names are resolved", dnsPort)
+	}
+	if err := errors.Join(err, checkProfiles(set)); err != nil {
 		return err
 	}
-	if err := n.targets.Set(ctx, set.Targets); err != nil {
+	var others []string
+	for _, document := range set.Workloads {
+		others = append(others, namesOf(document)...)
+	}
+	if err := n.targets.Set(ctx, set.Targets, others); err != nil {
 		return err
 	}
-	captures := make([]intercept.Capture, 0, len(ports))
+	captures := []intercept.Capture{{Port: dnsPort, Action: intercept.Redirect, Protocol: session.ProtocolDNS, Datagrams: true}}
 	for port := range ports {
-		captures = append(captures, intercept.Capture{Port: port, Action: intercept.Redirect})
+		captures = append(captures, intercept.Capture{Port: port, Action: intercept.Redirect, Protocol: session.ProtocolPostgres})
 	}
-	return n.interceptor.Capture(captures)
+	if err := errors.Join(n.names.refresh(set), n.interceptor.Capture(captures)); err != nil {
+		return err
+	}
+	for _, job := range n.jobs.Jobs() {
+		if document := set.Workload(job.Workload); document != nil {
+			if err := n.jobs.Restrict(job, profileOf(document)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// dnsPort is where names are resolved (RFC 1035 section 4.2).
+const dnsPort = 53
+
+// exemptEvery is how often cgroups that are exempt from the node's belt are looked for.
+const exemptEvery = 10 * time.Second
+
+// exempt lets the cgroups that the Node document lists reach targets, once they are
+// there, until ctx is done.
+func (n *node) exempt(ctx context.Context) error {
+	look := time.NewTicker(exemptEvery)
+	defer look.Stop()
+	for {
+		for _, name := range n.spec.Exempt {
+			_, err := n.interceptor.Exempt(filepath.Join(n.interceptor.CgroupRoot(), name))
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("exempt cgroup %s: %w", name, err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-look.C:
+		}
+	}
 }
 
 // reloadDocuments reads the documents again when it is asked to. A set that
@@ -294,7 +357,7 @@ func (n *node) reloadDocuments(ctx context.Context) error {
 		case <-n.opts.Reload:
 		}
 		set, err := policy.Load(n.opts.Config)
-		if err == nil && set.Node.Spec != n.spec {
+		if err == nil && !reflect.DeepEqual(set.Node.Spec, n.spec) {
 			err = errors.New("the Node document was changed, which takes a restart")
 		}
 		if err == nil {
@@ -307,6 +370,7 @@ func (n *node) reloadDocuments(ctx context.Context) error {
 			continue
 		}
 		n.documents.Store(set)
+		n.discovery.lookAgain()
 		n.log.Info().Str("revision", set.Revision).Msg("documents in force")
 		n.publish("", "", event.PolicyLoaded{Revision: set.Revision, Documents: set.Counts()})
 	}
@@ -328,6 +392,10 @@ func (n *node) announce() {
 // reportBypasses publishes what the kernel stopped outside of the proxy.
 func (n *node) reportBypasses(ctx context.Context) error {
 	return n.interceptor.Bypasses(ctx, func(b intercept.Bypass) {
+		if b.Outcome == intercept.RefusedClosed {
+			n.sought(ctx, b)
+			return
+		}
 		data := event.Bypass{Process: event.Process(b.Process), SocketType: b.Socket, Hook: b.Hook, Count: 1}
 		if b.Destination.IsValid() {
 			data.Destination = b.Destination.String()

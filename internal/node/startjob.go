@@ -66,9 +66,19 @@ func (n *node) startJob(ctx context.Context, peer control.Peer, req control.JobR
 		})
 		return workload.Job{}, err
 	}
-	return n.jobs.Start(workload.Request{
-		Name: req.Name, Workload: document.Metadata.Name, Principal: principal, UID: peer.UID, PID: peer.PID,
+	job, err := n.jobs.Start(workload.Request{
+		Name: req.Name, Workload: document.Metadata.Name, Principal: principal, Profile: profileOf(document),
+		UID: peer.UID, PID: peer.PID,
 	})
+	if err != nil {
+		return workload.Job{}, err
+	}
+	// The asking process is the job's only one, and waits: nothing of the job has
+	// run when it is served where it lives. One that can't be ends with the process.
+	if err := n.spaces.Visit(ctx, job.CgroupID, job.Cgroup, peer.PID); err != nil {
+		return workload.Job{}, err
+	}
+	return job, nil
 }
 
 // identify says who the job acts for: what its token proves, or, where the

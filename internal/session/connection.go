@@ -56,6 +56,11 @@ func (s *Server) serve(ctx context.Context, conn *net.TCPConn, full *postgres.Re
 		return
 	}
 
+	if c.origin.Protocol == ProtocolDNS {
+		s.opts.DNS(ctx, conn, c.origin.Workload)
+		return
+	}
+
 	// The client's first words, so that it can be answered in its protocol.
 	starting, cancel := context.WithTimeout(ctx, time.Duration(s.opts.Limits.ConnectTimeout))
 	defer cancel()
@@ -74,7 +79,7 @@ func (s *Server) serve(ctx context.Context, conn *net.TCPConn, full *postgres.Re
 	}
 
 	// Who is asking, for what, and may they?
-	if refusal := c.identify(); refusal != nil {
+	if refusal := c.identify(starting); refusal != nil {
 		s.refuse(c, refusal)
 		return
 	}
@@ -142,7 +147,7 @@ func (c *connection) certificate(ctx context.Context, serverName string) (*tls.C
 }
 
 // identify finds the job of the connection.
-func (c *connection) identify() *postgres.Refusal {
+func (c *connection) identify(ctx context.Context) *postgres.Refusal {
 	job, ok := c.server.opts.Jobs.ByCgroup(c.origin.Workload)
 	if !ok {
 		return &postgres.Refusal{
@@ -151,13 +156,15 @@ func (c *connection) identify() *postgres.Refusal {
 		}
 	}
 	c.job = job
-	if expires := job.Principal.Expires; !expires.IsZero() && time.Now().After(expires) {
+	job, err := c.server.opts.Identities.Identify(ctx, job)
+	if err != nil {
 		return &postgres.Refusal{
-			Reason: event.ReasonNoIdentity, SQLState: "28000",
-			Message: fmt.Sprintf("the identity of job %q expired at %s", job.Name, expires.Format(time.RFC3339)),
-			Hint:    "Start the job again with a fresh token.",
+			Reason: event.ReasonNoIdentity, SQLState: "28000", Err: err,
+			Message: fmt.Sprintf("job %q can't prove who it acts for: %s", job.Name, err),
+			Hint:    "Start the job again with a fresh token, or see to it that its token is renewed.",
 		}
 	}
+	c.job = job
 	return nil
 }
 
@@ -202,6 +209,7 @@ func (c *connection) bind(set *policy.Set) *policy.Bound {
 		policy.WorkloadFacts{
 			Name: c.job.Name, Node: c.server.opts.Node,
 			Executable: c.origin.Process.Executable, UID: int64(c.origin.Process.UID),
+			Unit: c.job.Unit, Namespace: c.job.Pod.Namespace, ServiceAccount: c.job.Pod.ServiceAccount, Labels: c.job.Pod.Labels,
 		},
 		policy.TargetFacts{
 			Name: spec.Metadata.Name, Protocol: spec.Spec.Protocol, Host: c.match.Host,
@@ -359,7 +367,11 @@ func (c *connection) principal() event.Principal {
 }
 
 func (c *connection) workload() event.Workload {
-	return event.Workload{Name: c.job.Name, Job: c.job.ID, Kind: "run"}
+	kind := c.job.Kind
+	if kind == "" {
+		kind = workload.KindRun
+	}
+	return event.Workload{Name: c.job.Name, Job: c.job.ID, Kind: kind, Unit: c.job.Unit}
 }
 
 // asRefusal makes every error one that a client can be told: what is not

@@ -40,19 +40,33 @@ type Jobs interface {
 	ByCgroup(id uint64) (workload.Job, bool)
 }
 
+// Identifier says who a job acts for, and fails when it can't prove that.
+type Identifier interface {
+	Identify(ctx context.Context, job workload.Job) (workload.Job, error)
+}
+
+// What the kernel is told of a captured port, and tells of a connection to it.
+const (
+	ProtocolPostgres = 1
+	ProtocolDNS      = 2
+)
+
 // Options configure a [Server]. All are required but Limits.
 type Options struct {
 	Cluster, Node string
 	Origins       Origins
 	Jobs          Jobs
-	Targets       *target.Registry
-	Policies      func() *policy.Set
-	Credentials   *credential.Manager
-	Certificates  *certs.Authority
-	Journal       *journal.Journal
-	Parser        *pgsql.Parser
-	Limits        policy.LimitsSpec
-	Log           zerolog.Logger
+	Identities    Identifier
+	// DNS serves a connection of a workload to a DNS server, whichever.
+	DNS          func(ctx context.Context, conn net.Conn, workload uint64)
+	Targets      *target.Registry
+	Policies     func() *policy.Set
+	Credentials  *credential.Manager
+	Certificates *certs.Authority
+	Journal      *journal.Journal
+	Parser       *pgsql.Parser
+	Limits       policy.LimitsSpec
+	Log          zerolog.Logger
 }
 
 // Server serves diverted connections.

@@ -26,7 +26,7 @@ type addresses map[netip.Addr]time.Time
 // node's own resolvers. It returns the wanted names that this is about, which are
 // none for most. ok is false when a name has too many addresses to know them all.
 func (r *Registry) Learn(workload uint64, name string, addrs []netip.Addr) (about []string, ok bool) {
-	about = r.wanted(canonical(name))
+	about = r.Wanted(name)
 	if len(about) == 0 {
 		return nil, true
 	}
@@ -61,12 +61,10 @@ func (r *Registry) Forget(workload uint64) {
 	delete(r.asked, workload)
 }
 
-// Wants tells whether a name is a target's, or another that is to be known.
-func (r *Registry) Wants(name string) bool { return len(r.wanted(canonical(name))) > 0 }
-
-// wanted returns the wanted names that an absolute name is a form of: itself, and what
-// the node's search domains make it of.
-func (r *Registry) wanted(name string) []string {
+// Wanted returns the names of [Registry.Set] that an absolute name is a form of: itself,
+// and what the node's search domains make it of.
+func (r *Registry) Wanted(name string) []string {
+	name = canonical(name)
 	forms := []string{name}
 	for _, domain := range r.opts.Search() {
 		if relative, ok := strings.CutSuffix(name, "."+canonical(domain)); ok && relative != "" {

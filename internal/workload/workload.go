@@ -42,13 +42,36 @@ type Job struct {
 	Cgroup    string           `json:"cgroup"`
 	CgroupID  uint64           `json:"cgroupID"`
 	Started   time.Time        `json:"started"`
+	// Kind is KindRun (also if empty), KindSystemd or KindKubernetes.
+	Kind string `json:"kind,omitempty"`
+	// Unit is the systemd unit of such a job, Pod the pod of one.
+	Unit string `json:"unit,omitempty"`
+	Pod  Pod    `json:"pod,omitzero"`
+	// Profile is the egress profile that the cgroup was enrolled with.
+	Profile uint32 `json:"profile,omitempty"`
+}
+
+// The kinds of jobs: who started them.
+const (
+	KindRun        = "run"
+	KindSystemd    = "systemd"
+	KindKubernetes = "kubernetes"
+)
+
+// Pod is what a job's pod is known by.
+type Pod struct {
+	UID            string            `json:"uid,omitempty"`
+	Namespace      string            `json:"namespace,omitempty"`
+	ServiceAccount string            `json:"serviceAccount,omitempty"`
+	Labels         map[string]string `json:"labels,omitempty"`
 }
 
 // Enforcer marks a cgroup's sockets as a planner's.
 type Enforcer interface {
-	// Enroll marks the cgroup and all below it, and returns its id, which
-	// connections from it carry. Enrolling twice is no error.
-	Enroll(cgroup string) (uint64, error)
+	// EnrollAs marks the cgroup and all below it, with an egress profile (0 is
+	// none), and returns its id, which connections from it carry. Enrolling again
+	// changes the profile.
+	EnrollAs(cgroup string, profile uint32) (uint64, error)
 	// Withdraw takes the mark away.
 	Withdraw(id uint64) error
 }
@@ -62,8 +85,11 @@ type Options struct {
 	// for, after the job's last process is gone and before its mark is taken
 	// away.
 	Ended func(ctx context.Context, job Job, why string)
-	Limit int // jobs at once; 0 means 4096
-	Log   zerolog.Logger
+	// Stirred is called when the first process of an adopted job appears, or its last
+	// one is gone, by Run, which waits for it. May be nil.
+	Stirred func(ctx context.Context, job Job)
+	Limit   int // jobs at once; 0 means 4096
+	Log     zerolog.Logger
 }
 
 // Registry keeps the jobs of one node. Its methods may be called from any
@@ -127,7 +153,7 @@ func (r *Registry) takeUp() error {
 		if err != nil {
 			return fmt.Errorf("job %s: %w", job.ID, err)
 		}
-		if _, err := r.opts.Enforcer.Enroll(job.Cgroup); err != nil {
+		if _, err := r.opts.Enforcer.EnrollAs(job.Cgroup, job.Profile); err != nil {
 			return fmt.Errorf("job %s: enrolling again: %w", job.ID, err)
 		}
 		if err := r.watch(job); err != nil {
@@ -144,6 +170,7 @@ type Request struct {
 	Name      string
 	Workload  string
 	Principal policy.Principal
+	Profile   uint32
 	UID       uint32
 	// PID is the process that becomes the job's first one. Its children
 	// belong to the job from their first instruction on.
@@ -168,6 +195,8 @@ func (r *Registry) Start(req Request) (Job, error) {
 		Name:      req.Name,
 		Workload:  req.Workload,
 		Principal: req.Principal,
+		Profile:   req.Profile,
+		Kind:      KindRun,
 		UID:       req.UID,
 		Started:   time.Now().UTC(),
 	}
@@ -208,7 +237,7 @@ func (r *Registry) open(job *Job) (err error) {
 			os.Remove(job.Cgroup)
 		}
 	}()
-	if job.CgroupID, err = r.opts.Enforcer.Enroll(job.Cgroup); err != nil {
+	if job.CgroupID, err = r.opts.Enforcer.EnrollAs(job.Cgroup, job.Profile); err != nil {
 		return fmt.Errorf("can't be enrolled, so it may not start: %w", err)
 	}
 	if err := saveJob(r.opts.Dir, *job); err != nil {
@@ -258,6 +287,7 @@ func (r *Registry) Run(ctx context.Context) error {
 				return errors.New("jobs: the watch on cgroups was closed")
 			}
 			if event.Has(fsnotify.Write) || event.Has(fsnotify.Remove) {
+				r.stir(ctx, event.Name)
 				r.endEmpty(ctx)
 			}
 		case err := <-r.watcher.Errors:
@@ -277,7 +307,7 @@ func (r *Registry) endEmpty(ctx context.Context) {
 	r.mu.RLock()
 	jobs := make([]Job, 0, len(r.byID))
 	for _, job := range r.byID {
-		if !r.starting[job.ID] {
+		if !r.starting[job.ID] && !job.adopted() {
 			jobs = append(jobs, job)
 		}
 	}
@@ -327,6 +357,9 @@ func (r *Registry) cleanUp(job Job, why string) {
 		if err := r.opts.Enforcer.Withdraw(job.CgroupID); err != nil {
 			r.opts.Log.Error().Err(err).Str("job", job.ID).Msg("withdrawing the job's mark")
 		}
+	}
+	// The cgroup of an adopted job is its maker's.
+	if job.CgroupID != 0 && !job.adopted() {
 		if err := removeCgroup(job.Cgroup); err != nil {
 			r.opts.Log.Error().Err(err).Str("job", job.ID).Msg("removing the job's cgroup")
 		}

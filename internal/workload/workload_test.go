@@ -26,7 +26,7 @@ type enforcer struct {
 	fail   error
 }
 
-func (e *enforcer) Enroll(cgroup string) (uint64, error) {
+func (e *enforcer) EnrollAs(cgroup string, _ uint32) (uint64, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.fail != nil {
