@@ -102,6 +102,15 @@ func (s *Set) Target(name string) *Target {
 	return s.Targets[i]
 }
 
+// Workload returns the Workload document of the name, or nil.
+func (s *Set) Workload(name string) *Workload {
+	i := slices.IndexFunc(s.Workloads, func(w *Workload) bool { return w.Metadata.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return s.Workloads[i]
+}
+
 // IdentityProvider returns the IdentityProvider document of the name, or nil.
 func (s *Set) IdentityProvider(name string) *IdentityProvider {
 	i := slices.IndexFunc(s.IdentityProviders, func(p *IdentityProvider) bool { return p.Metadata.Name == name })
