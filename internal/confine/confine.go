@@ -1,6 +1,6 @@
 // Package confine takes from a process what a planner must not have before
-// the process becomes one: sockets from outside of the job, and capabilities
-// that reach around the kernel's hooks. It is used by "chaperone run" on its
+// the process becomes one: sockets from outside of the job, capabilities
+// that reach around the kernel's hooks, and sockets of families that no hook sees. It is used by "chaperone run" on its
 // own process, between the opening of a job and exec.
 package confine
 
@@ -82,7 +82,9 @@ func LookUp(name string) (*Identity, error) {
 
 // Drop gives up what a planner must not have, and becomes the user if one is
 // given. It can't be undone, by this process or by what it executes: the
-// bounding set is emptied of it too.
+// bounding set is emptied of it too, no program gains privileges, and a filter
+// refuses sockets other than internet, unix and netlink ones. The caller must
+// execute the command next, from the same goroutine.
 func Drop(identity *Identity) error {
 	// Capabilities are a thread's. This thread is the one that will execute
 	// the command, which then has no other.
@@ -103,7 +105,10 @@ func Drop(identity *Identity) error {
 			return err
 		}
 	}
-	return keepOut()
+	if err := keepOut(); err != nil {
+		return err
+	}
+	return restrict()
 }
 
 // become changes the user of all threads.
