@@ -337,7 +337,11 @@ func (s *Server) refuse(c *connection, refusal *postgres.Refusal) {
 
 // refused tells the world.
 func (s *Server) refused(c *connection, refusal *postgres.Refusal) {
-	data := event.SessionRefused{Reason: refusal.Reason, Message: refusal.Message}
+	tell, untold := s.told.spend(c.job.ID, time.Now())
+	if !tell {
+		return
+	}
+	data := event.SessionRefused{Reason: refusal.Reason, Message: refusal.Message, Untold: untold}
 	origin := event.Origin{Cluster: s.opts.Cluster, Node: s.opts.Node}
 	if c.origin.Destination.IsValid() {
 		data.Destination = c.origin.Destination.String()

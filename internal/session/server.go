@@ -78,6 +78,8 @@ type Server struct {
 	slots    chan struct{} // one per connection that may become a session
 	refusals chan struct{} // one per connection that is only told that there is no room
 
+	told refusals
+
 	mu    sync.Mutex
 	byJob map[string]map[*connection]struct{}
 	rules map[rulesKey]compiledRules

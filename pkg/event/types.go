@@ -74,6 +74,9 @@ type SessionRefused struct {
 	Destination string     `json:"destination,omitempty"` // true destination, "ip:port"; empty when not diverted
 	Peer        string     `json:"peer,omitempty"`        // the connecting address, when that is all there is
 	Target      string     `json:"target,omitempty"`
+	// Untold is how many refusals of the same job, or of no job, before this event
+	// were counted and not told singly.
+	Untold uint64 `json:"untold,omitempty"`
 }
 
 // Reasons of SessionRefused and SessionEnded.
@@ -98,6 +101,7 @@ const (
 	ReasonTruncated       = "truncated" // the daemon died; closed at its next start
 	ReasonTimeout         = "timeout"
 	ReasonMaskUntraceable = "untraceable" // a column's source can't be told, so it can't be masked
+	ReasonFlood           = "flood"       // refusals that were counted, and have no event of their own
 	ReasonInternal        = "internal"
 )
 

@@ -1,0 +1,80 @@
+package session
+
+import (
+	"sync"
+	"time"
+
+	"chaperone.dev/chaperone/pkg/event"
+)
+
+// refusalsPerSecond is how many refused connections of one job, or of all that are no
+// job's together, are told singly. The others are counted: a planner that is refused and
+// tries again must not fill the journal.
+const refusalsPerSecond = 20
+
+// TellUntold publishes how many refusals have had no event of their own since
+// the last one that had. It is to be called every few seconds.
+func (s *Server) TellUntold() {
+	for job, n := range s.told.take(time.Now()) {
+		origin := event.Origin{Cluster: s.opts.Cluster, Node: s.opts.Node, Subject: job}
+		data := event.SessionRefused{Reason: event.ReasonFlood, Message: "connections were refused faster than is told singly", Untold: n}
+		if err := s.opts.Journal.Event(origin, data); err != nil {
+			s.opts.Log.Error().Err(err).Uint64("untold", n).Msg("recording refused connections")
+		}
+	}
+}
+
+// refusals keeps account of what is told. The zero value is ready.
+type refusals struct {
+	mu    sync.Mutex
+	byJob map[string]*refusalAccount
+}
+
+type refusalAccount struct {
+	since  time.Time
+	told   int
+	untold uint64
+}
+
+// spend tells whether a refusal of the job is to be told now, and how many before it
+// were not.
+func (r *refusals) spend(job string, now time.Time) (tell bool, untold uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.byJob == nil {
+		r.byJob = map[string]*refusalAccount{}
+	}
+	a := r.byJob[job]
+	if a == nil {
+		a = &refusalAccount{}
+		r.byJob[job] = a
+	}
+	if now.Sub(a.since) >= time.Second {
+		a.since, a.told = now, 0
+	}
+	if a.told >= refusalsPerSecond {
+		a.untold++
+		return false, 0
+	}
+	a.told++
+	untold, a.untold = a.untold, 0
+	return true, untold
+}
+
+// take returns what was not told, by job, and forgets it, with the accounts that nobody
+// has used for a while.
+func (r *refusals) take(now time.Time) map[string]uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	left := map[string]uint64{}
+	for job, a := range r.byJob {
+		if a.untold > 0 {
+			left[job] = a.untold
+			a.untold = 0
+		}
+		if now.Sub(a.since) > time.Minute {
+			delete(r.byJob, job)
+		}
+	}
+	return left
+}
