@@ -70,6 +70,7 @@ func actions() map[string]func([]string) (answer, error) {
 		"raw":        rawPacket,
 		"premade":    premade,
 		"late":       late,
+		"leave":      leave,
 		"netns":      inNetns,
 		"measure":    measure,
 		"hold":       hold,
@@ -305,6 +306,14 @@ func premade(args []string) (answer, error) {
 		return answer{}, unix.Sendto(fd, []byte("x"), 0, sa)
 	}
 	return answer{}, sendRaw4(fd, to, "plain")
+}
+
+// leave goes to another cgroup and connects from there: "cgroup address".
+func leave(args []string) (answer, error) {
+	if err := join(args[0]); err != nil {
+		return answer{}, err
+	}
+	return dialTCP(0, args[1])
 }
 
 // late makes a socket, says so on stdout, waits for a byte on stdin, and sends: "address

@@ -50,6 +50,12 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
+	return newWorldWith(t, func(*Options) {})
+}
+
+// newWorldWith is newWorld with other options.
+func newWorldWith(t testing.TB, change func(*Options)) *world {
+	t.Helper()
 	root, err := findCgroupRoot()
 	if err != nil {
 		t.Fatal(err)
@@ -80,6 +86,7 @@ func newWorld(t testing.TB) *world {
 		stranger: filepath.Join(base, "ancestor", "stranger"),
 		outside:  filepath.Join(base, "outside"),
 	}
+	change(&w.options)
 	for _, d := range []string{w.job, w.stranger, w.outside} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)
