@@ -13,9 +13,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -39,8 +41,8 @@ func isCanary(to netip.AddrPort) bool {
 	return to.Port() == canaryPort && (to.Addr() == v4 || to.Addr() == v6)
 }
 
-// prove runs the canary. Connections of planners that run meanwhile are closed, as
-// they were before the daemon listened.
+// prove runs the canary, in a network namespace of its own: nothing but the canary
+// arrives at the listeners there, and those that planners wait at are left alone.
 func (i *Interceptor) prove(ctx context.Context, probe []string) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, canaryTimeout)
 	defer cancel()
@@ -76,18 +78,43 @@ func (i *Interceptor) prove(ctx context.Context, probe []string) (err error) {
 	}
 	defer func() { err = errors.Join(err, i.Withdraw(id)) }()
 
-	listeners, err := i.Listen(ctx, Namespace{})
-	if err != nil {
-		return err
-	}
-	for n, l := range listeners {
-		to := netip.AddrPortFrom([]netip.Addr{v4, v6}[n], canaryPort)
-		if perr := i.proveOne(ctx, l, probe, path, id, to); perr != nil {
-			err = errors.Join(err, fmt.Errorf("canary to %s: %w", to, perr))
+	return apart(func() error {
+		listeners, err := i.Listen(ctx, Namespace{})
+		if err != nil {
+			return err
 		}
-		err = errors.Join(err, l.Close())
-	}
-	return err
+		for n, l := range listeners {
+			to := netip.AddrPortFrom([]netip.Addr{v4, v6}[n], canaryPort)
+			if perr := i.proveOne(ctx, l, probe, path, id, to); perr != nil {
+				err = errors.Join(err, fmt.Errorf("canary to %s: %w", to, perr))
+			}
+			err = errors.Join(err, l.Close())
+		}
+		return err
+	})
+}
+
+// apart calls f in a new network namespace that has nothing but loopback. The sockets that f
+// opens and the processes that it starts are in there.
+func apart(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		done <- func() error {
+			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+				return fmt.Errorf("make a network namespace: %w", err)
+			}
+			lo, err := netlink.LinkByName("lo")
+			if err == nil {
+				err = netlink.LinkSetUp(lo)
+			}
+			if err != nil {
+				return fmt.Errorf("set up loopback in a new network namespace: %w", err)
+			}
+			return f()
+		}()
+	}()
+	return <-done
 }
 
 // proveOne starts the probe and serves it. Whatever it is that the probe reaches

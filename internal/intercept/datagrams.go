@@ -45,9 +45,8 @@ func (i *Interceptor) ListenDatagrams(ctx context.Context, ns Namespace, workloa
 			if err != nil {
 				return err
 			}
-			d.Conns = append(d.Conns, conn)
 			*at.port = hton(conn.LocalAddr().(*net.UDPAddr).AddrPort().Port())
-			if d.key.Netns, err = netnsOf(conn); err != nil {
+			if err := d.add(conn); err != nil {
 				return err
 			}
 		}
@@ -69,14 +68,66 @@ func (i *Interceptor) listenDatagrams(ctx context.Context, network, address stri
 		return nil, err
 	}
 	conn := c.(*net.UDPConn)
-	raw, err := conn.SyscallConn()
-	if err == nil {
-		err = control(raw, func(fd int) error { return i.objects.Listeners.Put(int32(fd), uint32(1)) })
-	}
-	if err != nil {
+	if err := i.mark(conn); err != nil {
 		return nil, errors.Join(fmt.Errorf("mark socket %s: %w", conn.LocalAddr(), err), conn.Close())
 	}
 	return conn, nil
+}
+
+// add takes a socket, and notes the namespace that it is in.
+func (d *Datagrams) add(conn *net.UDPConn) (err error) {
+	d.Conns = append(d.Conns, conn)
+	d.key.Netns, err = netnsOf(conn)
+	return err
+}
+
+// InheritDatagrams takes over the sockets of a workload in one namespace, which another
+// process has opened with [Interceptor.ListenDatagrams]. What waits to be
+// read there stays. On an error the sockets are closed.
+func (i *Interceptor) InheritDatagrams(workload uint64, conns []*net.UDPConn) (*Datagrams, error) {
+	d := &Datagrams{interceptor: i, key: bpf.InterceptResolverKey{Workload: workload}}
+	var where bpf.InterceptResolver
+	var errs []error
+	for _, conn := range conns {
+		before := d.key.Netns
+		err := errors.Join(d.add(conn), i.mark(conn))
+		at := conn.LocalAddr().(*net.UDPAddr).AddrPort()
+		switch {
+		case err != nil:
+		case !at.Addr().IsLoopback():
+			err = fmt.Errorf("%w: it is at %s, which is no loopback address", ErrInherited, at)
+		case before != 0 && before != d.key.Netns:
+			err = fmt.Errorf("%w: those of workload %d are in two network namespaces", ErrInherited, workload)
+		case at.Addr().Is4():
+			where.Port4 = hton(at.Port())
+		default:
+			where.Port6 = hton(at.Port())
+		}
+		errs = append(errs, err)
+	}
+	err := errors.Join(errs...)
+	if err == nil {
+		err = i.objects.Resolvers.Put(d.key, where)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("take sockets for diverted datagrams over: %w", err), d.Abandon())
+	}
+	return d, nil
+}
+
+// Abandon closes this process's sockets and leaves the diversion in force, for
+// another process that has the sockets too. Any number of calls is allowed.
+func (d *Datagrams) Abandon() error {
+	d.closing.Do(d.closeConns)
+	return d.err
+}
+
+func (d *Datagrams) closeConns() {
+	for _, conn := range d.Conns {
+		if err := conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			d.err = errors.Join(d.err, err)
+		}
+	}
 }
 
 // netnsOf is the cookie of the socket's network namespace.
@@ -98,11 +149,7 @@ func (d *Datagrams) Close() error {
 		if err := d.interceptor.objects.Resolvers.Delete(d.key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			d.err = fmt.Errorf("stop diverting datagrams of %s: %w", strconv.FormatUint(d.key.Workload, 10), err)
 		}
-		for _, conn := range d.Conns {
-			if err := conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-				d.err = errors.Join(d.err, err)
-			}
-		}
+		d.closeConns()
 	})
 	return d.err
 }

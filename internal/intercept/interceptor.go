@@ -39,6 +39,9 @@ type Options struct {
 	// reaches captured ports of addresses that are known to be targets'.
 	// The ancestor stays where planners are.
 	NodeBelt bool
+	// Beside is the cgroup of a daemon that has handed over to this one and still
+	// has sessions ([Interceptor.Own]); 0 is none. It stays exempt until it is withdrawn.
+	Beside uint64
 	// Log gets what is worth knowing and no error.
 	Log zerolog.Logger
 }
@@ -47,6 +50,7 @@ type Options struct {
 type Interceptor struct {
 	log      zerolog.Logger
 	port     uint16
+	belt     bool
 	root     cgroupRoot
 	ancestor cgroup
 	attached cgroup // the ancestor, or the root
@@ -79,7 +83,7 @@ func Open(ctx context.Context, o Options) (*Interceptor, error) {
 	if o.PinDir == "" {
 		o.PinDir = DefaultPinDir
 	}
-	i := &Interceptor{log: o.Log, port: o.Port, protected: addressSet{}}
+	i := &Interceptor{log: o.Log, port: o.Port, belt: o.NodeBelt, protected: addressSet{}}
 	if err := i.open(ctx, o); err != nil {
 		return nil, errors.Join(err, i.Close())
 	}
@@ -109,23 +113,7 @@ func (i *Interceptor) open(ctx context.Context, o Options) error {
 	if err := i.load(); err != nil {
 		return err
 	}
-	if err := i.takeOverMembers(); err != nil {
-		return err
-	}
-	if err := i.takeOverAddresses(); err != nil {
-		return err
-	}
-	// The maps are true before the first program runs on them.
-	if err := i.configure(func(c *bpf.InterceptConfig) {
-		c.Port, c.Area = i.port, i.ancestor.id
-		c.Flags &^= nodeBelt
-		if o.NodeBelt {
-			c.Flags |= nodeBelt
-		}
-	}); err != nil {
-		return err
-	}
-	if err := errors.Join(i.attach(), i.attachOptional()); err != nil {
+	if err := i.force(o.Beside); err != nil {
 		return err
 	}
 	if err := errors.Join(i.pins.forgetLostGuards(), i.detachOthers()); err != nil {
@@ -137,6 +125,27 @@ func (i *Interceptor) open(ctx context.Context, o Options) error {
 	i.log.Info().Str("ancestor", i.ancestor.path).Bool("nodeBelt", o.NodeBelt).Str("pins", i.pins.path).Uint16("port", i.port).
 		Msg("interception is in force")
 	return nil
+}
+
+// force puts the loaded programs in force. beside is a daemon's cgroup that stays exempt.
+func (i *Interceptor) force(beside uint64) error {
+	if err := i.takeOverMembers(beside); err != nil {
+		return err
+	}
+	if err := i.takeOverAddresses(); err != nil {
+		return err
+	}
+	// The maps are true before the first program runs on them.
+	if err := i.configure(func(c *bpf.InterceptConfig) {
+		c.Port, c.Area = i.port, i.ancestor.id
+		c.Flags &^= nodeBelt
+		if i.belt {
+			c.Flags |= nodeBelt
+		}
+	}); err != nil {
+		return err
+	}
+	return errors.Join(i.attach(), i.attachOptional())
 }
 
 // load loads the programs onto the pinned maps, or onto new ones that it pins.
@@ -185,6 +194,33 @@ func (i *Interceptor) Ancestor() string { return i.ancestor.path }
 
 // CgroupRoot is where the root of the cgroup hierarchy is mounted.
 func (i *Interceptor) CgroupRoot() string { return string(i.root) }
+
+// Own is the cgroup of this process: its path and its id.
+func (i *Interceptor) Own() (path string, id uint64) { return i.own.path, i.own.id }
+
+// Release lets another process have the pinned links and maps, which [Open] then
+// doesn't refuse with [ErrRunning]. What is in force stays so. Until
+// [Interceptor.Reclaim], nothing but Close may be called.
+func (i *Interceptor) Release() error { return i.pins.close() }
+
+// Reclaim takes back what [Interceptor.Release] let go of, after the other process has
+// ended: this process's programs are put into the pinned links again. It returns
+// [ErrRunning] while the other one holds them. Captures, addresses and
+// planners are the caller's to tell anew.
+func (i *Interceptor) Reclaim() error {
+	if err := i.pins.acquire(); err != nil {
+		return err
+	}
+	var errs []error
+	for _, l := range i.links {
+		errs = append(errs, l.Close()) // they stay pinned
+	}
+	i.links, i.missing = nil, nil
+	if err := errors.Join(append(errs, i.force(0))...); err != nil {
+		return fmt.Errorf("put the kernel programs in force again: %w", err)
+	}
+	return nil
+}
 
 // Close lets go of programs, maps and links. They stay pinned, and refuse.
 // Listeners are the caller's to close.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"runtime"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,16 +57,36 @@ func (i *Interceptor) listen(ctx context.Context, network, address string) (*net
 		return nil, err
 	}
 	tcp := l.(*net.TCPListener)
-	raw, err := tcp.SyscallConn()
-	if err == nil {
-		err = control(raw, func(fd int) error {
-			return i.objects.Listeners.Put(int32(fd), uint32(1))
-		})
-	}
-	if err != nil {
+	if err := i.mark(tcp); err != nil {
 		return nil, errors.Join(fmt.Errorf("mark listener %s: %w", address, err), l.Close())
 	}
 	return tcp, nil
+}
+
+// mark tells the kernel programs that a socket is ours.
+func (i *Interceptor) mark(socket syscall.Conn) error {
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return control(raw, func(fd int) error { return i.objects.Listeners.Put(int32(fd), uint32(1)) })
+}
+
+// ErrInherited is wrapped by errors about a socket of another process that can't be
+// taken over.
+var ErrInherited = errors.New("the socket can't be taken over")
+
+// Inherit takes over a listener that another process has opened with
+// [Interceptor.Listen]. What waits to be accepted there stays.
+func (i *Interceptor) Inherit(l *net.TCPListener) error {
+	at, ok := l.Addr().(*net.TCPAddr)
+	if !ok || !at.IP.IsLoopback() || at.Port != int(i.port) {
+		return fmt.Errorf("%w: it listens at %s, not at port %d of a loopback address", ErrInherited, l.Addr(), i.port)
+	}
+	if err := i.mark(l); err != nil {
+		return fmt.Errorf("%w: mark listener %s: %w", ErrInherited, l.Addr(), err)
+	}
+	return nil
 }
 
 // do calls f in the namespace. Sockets made there belong to it for good; the thread

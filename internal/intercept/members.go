@@ -11,9 +11,10 @@ import (
 	"chaperone.dev/chaperone/bpf"
 )
 
-// takeOverMembers makes this process's cgroup the only exempt one, and forgets
-// planners whose cgroup is no more. The others stay enrolled.
-func (i *Interceptor) takeOverMembers() error {
+// takeOverMembers makes this process's cgroup the only exempt one, but for that of a
+// daemon that is beside it, and forgets planners whose cgroup is no more. The others
+// stay enrolled.
+func (i *Interceptor) takeOverMembers(beside uint64) error {
 	above, role, err := i.memberAbove(i.own.path)
 	if err != nil {
 		return err
@@ -32,7 +33,7 @@ func (i *Interceptor) takeOverMembers() error {
 	)
 	entries := i.objects.Members.Iterate()
 	for entries.Next(&id, &m) {
-		if m.Role == uint32(bpf.InterceptRoleROLE_DAEMON) && id != i.own.id || !alive[id] { // exempt ones outside are told anew
+		if m.Role == uint32(bpf.InterceptRoleROLE_DAEMON) && id != i.own.id && id != beside || !alive[id] { // exempt ones outside are told anew
 			stale = append(stale, id)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,7 +29,9 @@ var ErrRunning = errors.New("another daemon holds these pinned links and maps; s
 // pinDir is a folder on a bpffs, locked for one process.
 type pinDir struct {
 	path string // with the ABI version
-	lock *os.File
+
+	mu   sync.Mutex
+	lock *os.File // the folder itself
 }
 
 func (p *pinDir) maps() string  { return filepath.Join(p.path, "maps") }
@@ -81,15 +84,22 @@ func (p *pinDir) acquire() error {
 		}
 		return fmt.Errorf("%w: lock %s: %w", ErrPins, p.path, err)
 	}
+	p.mu.Lock()
 	p.lock = f
+	p.mu.Unlock()
 	return nil
 }
 
+// close lets go of the folder. Any number of calls is allowed.
 func (p *pinDir) close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.lock == nil {
 		return nil
 	}
-	return p.lock.Close()
+	err := p.lock.Close()
+	p.lock = nil
+	return err
 }
 
 // mountBPFFS mounts a bpffs at /sys/fs/bpf, as systemd does, when the pins are to

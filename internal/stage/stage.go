@@ -50,6 +50,11 @@ type Options struct {
 	Documents map[string]string
 	// Postgres are further settings of the server.
 	Postgres map[string]string
+	// Addresses are further ones that the server listens on. They must be
+	// the namespace's already; see [lab.AddAddress].
+	Addresses []string
+	// Names are further host names that the server's certificate is for.
+	Names []string
 	// Plain lets clients in without TLS, too.
 	Plain bool
 	// Durable turns the server's fsync on.
@@ -95,7 +100,7 @@ func New(ctx context.Context, options Options) (_ *Stage, err error) {
 	if err != nil {
 		return nil, err
 	}
-	certificate, err := ca.Issue(Host)
+	certificate, err := ca.Issue(append([]string{Host}, options.Names...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +116,7 @@ func New(ctx context.Context, options Options) (_ *Stage, err error) {
 		entry = "host"
 	}
 	s.Postgres, err = lab.StartPostgres(ctx, lab.PostgresOptions{
-		Listen: []string{Address}, Port: Port, TLS: certificate, Config: options.Postgres,
+		Listen: append([]string{Address}, options.Addresses...), Port: Port, TLS: certificate, Config: options.Postgres,
 		HBA: []string{entry + " all all all scram-sha-256"}, Durable: options.Durable, Log: options.Log,
 	})
 	if err != nil {
@@ -127,6 +132,9 @@ func New(ctx context.Context, options Options) (_ *Stage, err error) {
 func (s *Stage) Path(name ...string) string {
 	return filepath.Join(append([]string{s.Dir}, name...)...)
 }
+
+// Cgroup is the folder of the planners' ancestor.
+func (s *Stage) Cgroup() string { return s.cgroup.Path }
 
 // RunDir is where the daemon's sockets are.
 func (s *Stage) RunDir() string { return s.Path("run") }

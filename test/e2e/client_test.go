@@ -33,9 +33,13 @@ func (w *world) client(name string, args ...string) *exec.Cmd {
 }
 
 func runClient(name string) int {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	clients := map[string]func(context.Context) error{"pgx": pgxClient, "raw": rawClient}
+	ctx := context.Background()
+	if name != "remote" { // which lives as long as its test wants
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+	}
+	clients := map[string]func(context.Context) error{"pgx": pgxClient, "raw": rawClient, "remote": remoteClient}
 	if err := clients[name](ctx); err != nil {
 		fmt.Println("client:", err)
 		return 1
