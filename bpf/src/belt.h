@@ -105,10 +105,10 @@ int egress(struct __sk_buff *skb)
 	struct verdict_of v;
 	struct party who;
 	struct packet p;
+	struct plain plain;
 	__u64 cgroup;
-	__be16 port;
 
-	if (c && plain_port(data, end, v4, &port) && is_free(c, port))
+	if (c && read_plain(data, end, v4, &plain) && is_let_go(c, &plain))
 		return FORWARD;
 	__builtin_memset(&p, 0, sizeof(p));
 	if (v4 ? !read_v4(skb, &p) : !read_v6(skb, &p)) {

@@ -45,8 +45,8 @@ static __always_inline bool is_plain(struct __sk_buff *skb, const struct config 
 	const void *data = (const void *)(long)skb->data;
 	const void *end = (const void *)(long)skb->data_end;
 	const struct ethhdr *link = data;
+	struct plain plain;
 	bool v4;
-	__be16 port;
 
 	if (!c)
 		return false;
@@ -64,7 +64,7 @@ static __always_inline bool is_plain(struct __sk_buff *skb, const struct config 
 		if (!v4 && *(const __u8 *)data >> 4 != 6)
 			return false;
 	}
-	return plain_port(data, end, v4, &port) && is_free(c, port);
+	return read_plain(data, end, v4, &plain) && is_let_go(c, &plain);
 }
 
 static __always_inline int shoot(const struct packet *p, enum outcome outcome,

@@ -109,32 +109,47 @@ static __always_inline bool opens(struct __sk_buff *skb, const struct packet *p)
 	return (flags & 0x12) == 0x02; /* SYN without ACK */
 }
 
+/* What nearly every packet is let go by. */
+struct plain {
+	__be16 port;
+	__u8 protocol;
+	bool opens; /* a datagram, or a TCP packet that asks for a connection */
+};
+
 /*
- * The port that a plain TCP or UDP packet goes to, read where it lies. It is
- * what nearly every packet is asked for first, and most are let go by it.
+ * Reads a plain TCP or UDP packet where it lies. False when it takes a closer
+ * look.
  */
-static __always_inline bool plain_port(const void *data, const void *end, bool v4, __be16 *port)
+static __always_inline bool read_plain(const void *data, const void *end, bool v4, struct plain *p)
 {
 	const struct ipv6hdr *ip6 = data;
 	const struct iphdr *ip = data;
-	const __be16 *ports;
-	__u8 protocol;
+	const __u8 *transport;
 
 	if (v4) {
-		ports = (const void *)(ip + 1);
-		if ((const void *)(ports + 2) > end)
+		transport = (const void *)(ip + 1);
+		if ((const void *)(transport + 14) > end)
 			return false;
 		if (ip->ihl != 5 || ip->frag_off & bpf_htons(FRAGMENT_OFFSET))
 			return false;
-		protocol = ip->protocol;
+		p->protocol = ip->protocol;
 	} else {
-		ports = (const void *)(ip6 + 1);
-		if ((const void *)(ports + 2) > end)
+		transport = (const void *)(ip6 + 1);
+		if ((const void *)(transport + 14) > end)
 			return false;
-		protocol = ip6->nexthdr;
+		p->protocol = ip6->nexthdr;
 	}
-	*port = ports[1];
-	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
+	p->port = *(const __be16 *)(transport + 2);
+	p->opens = p->protocol != IPPROTO_TCP || (transport[13] & 0x12) == 0x02;
+	return p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP;
+}
+
+/* Whether nothing is asked of such a packet, whoever sends it. */
+static __always_inline bool is_let_go(const struct config *c, const struct plain *p)
+{
+	if (maybe_captured(c, p->port))
+		return false;
+	return !p->opens || !(c->flags & (EGRESS_RULES | HOLD_UNKNOWN));
 }
 
 #endif

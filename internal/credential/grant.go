@@ -73,6 +73,7 @@ func (m *Manager) retire(g *grant, r *retirement) {
 	if m.grants[g.key] == g {
 		delete(m.grants, g.key)
 	}
+	delete(m.inherited, g)
 	g.cancel(r) // the first one counts
 }
 
@@ -86,6 +87,11 @@ func (m *Manager) keep(g *grant, issuer Issuer) {
 	if g.err == nil {
 		m.renew(g, issuer)
 	}
+	m.revoke(g, entry)
+}
+
+// revoke ends a grant that is retired.
+func (m *Manager) revoke(g *grant, entry Entry) {
 	t := m.revoker.add(entry, g.why())
 	select {
 	case <-t.first:
@@ -107,7 +113,12 @@ func (g *grant) why() string {
 // issue makes the account. The result is false when nothing was made and so
 // nothing needs to be revoked.
 func (m *Manager) issue(g *grant, issuer Issuer) (Entry, bool) {
-	entry, made, err := m.make(g, issuer)
+	m.using.RLock()
+	defer m.using.RUnlock()
+	entry, made, err := Entry{}, false, ErrSuspended
+	if m.resumed == nil {
+		entry, made, err = m.make(g, issuer)
+	}
 	if err != nil {
 		m.options.Log.Warn().Err(err).Str("job", g.key.job).Str("target", g.key.target).
 			Str("account", entry.Account.Name).Msg("a credential can't be issued")
@@ -148,6 +159,7 @@ func (m *Manager) make(g *grant, issuer Issuer) (entry Entry, made bool, err err
 	entry = Entry{
 		ID: g.order.Grant, Kind: issuer.Kind(), Account: plan.Account, Target: g.key.target, Job: g.key.job,
 		Created: now, Expires: earliest(now.Add(plan.TTL), deadline), State: StateIssuing,
+		TTL: plan.TTL, Deadline: deadline,
 	}
 	if err := m.ledger.Put(entry); err != nil {
 		return entry, false, err
@@ -201,8 +213,14 @@ func (m *Manager) renew(g *grant, issuer Issuer) {
 			continue
 		}
 		until := earliest(now.Add(g.ttl), deadline)
-		err := m.extend(g, issuer, until)
+		resumed, err := m.extend(g, issuer, until, deadline)
 		switch {
+		case resumed != nil:
+			select {
+			case <-g.alive.Done():
+				return
+			case <-resumed:
+			}
 		case err == nil:
 			expires, attempt = until, until.Add(-g.ttl/2)
 		case errors.Is(err, ErrGone):
@@ -219,13 +237,19 @@ func (m *Manager) renew(g *grant, issuer Issuer) {
 	}
 }
 
-// extend renews the account at the target, and then its entry.
-func (m *Manager) extend(g *grant, issuer Issuer, until time.Time) error {
+// extend renews the account at the target, and then its entry. While the manager is
+// suspended it does nothing, and returns what is closed when that is over.
+func (m *Manager) extend(g *grant, issuer Issuer, until, deadline time.Time) (resumed <-chan struct{}, err error) {
+	m.using.RLock()
+	defer m.using.RUnlock()
+	if m.resumed != nil {
+		return m.resumed, nil
+	}
 	ctx, cancel := context.WithTimeout(g.alive, m.options.IssueTimeout)
 	defer cancel()
 	if err := issuer.Renew(ctx, g.entry, until); err != nil {
-		return err
+		return nil, err
 	}
-	g.entry.Expires = until
-	return m.ledger.Put(g.entry)
+	g.entry.Expires, g.entry.Deadline = until, deadline
+	return nil, m.ledger.Put(g.entry)
 }

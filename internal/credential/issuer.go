@@ -75,6 +75,10 @@ type Entry struct {
 	Expires time.Time `json:"expires"`
 	State   State     `json:"state"`
 	Why     string    `json:"why,omitempty"` // of the revocation, once it is due
+	// TTL is how long each renewal lasts, and Deadline the end of all renewals,
+	// zero for none: another process may go on renewing.
+	TTL      time.Duration `json:"ttl,omitempty"`
+	Deadline time.Time     `json:"deadline,omitzero"`
 }
 
 // State is how far an entry has come.

@@ -47,6 +47,8 @@ var (
 	ErrClosed   = errors.New("no credentials are issued any more: shutting down")
 	ErrTooMany  = errors.New("too many credentials are in use on this node")
 	ErrNoIssuer = errors.New("no issuer makes this kind of credential")
+	// ErrSuspended: see [Manager.Suspend].
+	ErrSuspended = errors.New("no credentials are issued here any more: another process has taken over")
 
 	errTargetChanged = errors.New("the target's document changed meanwhile")
 )
@@ -83,9 +85,15 @@ type Manager struct {
 	stop   context.CancelFunc
 	keeper sync.WaitGroup // the goroutines of the grants
 
-	mu     sync.Mutex
-	closed bool
-	grants map[key]*grant
+	// using is held by who uses the ledger, and held alone to suspend and resume.
+	using   sync.RWMutex
+	resumed chan struct{} // not nil while suspended; closed then
+
+	mu        sync.Mutex
+	closed    bool
+	suspended bool // as resumed says, or about to be
+	grants    map[key]*grant
+	inherited map[*grant]struct{} // of another process, whose secrets are not known
 	left   []Entry                      // of earlier runs, until Recover takes them
 	ended  *lru.Cache[string, struct{}] // ids of jobs that are over, lest a late request revives one
 }
@@ -121,7 +129,7 @@ func Open(options Options) (*Manager, error) {
 	}
 	m := &Manager{
 		options: options, ledger: ledger, ended: ended, left: left,
-		issuers: map[string]Issuer{}, grants: map[key]*grant{},
+		issuers: map[string]Issuer{}, grants: map[key]*grant{}, inherited: map[*grant]struct{}{},
 	}
 	for _, issuer := range options.Issuers {
 		m.issuers[issuer.Kind()] = issuer
@@ -179,6 +187,9 @@ func (m *Manager) find(request Request) (g *grant, cached bool, err error) {
 	if m.closed {
 		return nil, false, ErrClosed
 	}
+	if m.suspended {
+		return nil, false, ErrSuspended
+	}
 	if m.ended.Contains(request.Job) {
 		return nil, false, ErrJobEnded
 	}
@@ -235,6 +246,12 @@ func (m *Manager) EndJob(ctx context.Context, job, why string) error {
 			own = append(own, g)
 		}
 	}
+	for g := range m.inherited {
+		if g.key.job == job {
+			m.retire(g, &retirement{why, ErrJobEnded})
+			own = append(own, g)
+		}
+	}
 	m.mu.Unlock()
 	if err := waitRetired(ctx, own); err != nil {
 		return err
@@ -283,7 +300,8 @@ func (m *Manager) Recover(ctx context.Context) error {
 }
 
 // Close revokes all grants, waits for that until ctx ends, and closes the
-// ledger. What couldn't be revoked stays in it for the next run's Recover.
+// ledger. What couldn't be revoked stays in it for the next run's Recover. A
+// manager that is suspended revokes nothing.
 func (m *Manager) Close(ctx context.Context) error {
 	m.mu.Lock()
 	if m.closed {
@@ -291,8 +309,19 @@ func (m *Manager) Close(ctx context.Context) error {
 		return nil
 	}
 	m.closed = true
+	if m.suspended {
+		m.mu.Unlock()
+		m.stop()
+		m.keeper.Wait()
+		m.revoker.wait()
+		return nil
+	}
 	var all []*grant
 	for _, g := range m.grants {
+		m.retire(g, &retirement{WhyShutdown, ErrClosed})
+		all = append(all, g)
+	}
+	for g := range m.inherited {
 		m.retire(g, &retirement{WhyShutdown, ErrClosed})
 		all = append(all, g)
 	}

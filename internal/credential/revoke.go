@@ -25,6 +25,9 @@ type revoker struct {
 
 	mu      sync.Mutex
 	tasks   map[string]*task // by entry
+	paused  bool
+	work    context.Context // of attempts; ends when paused
+	cut     context.CancelFunc
 	running int
 	busy    map[string]bool // servers, by admin file
 }
@@ -47,8 +50,45 @@ func newRevoker(ctx context.Context, options Options, ledger *Ledger, issuers ma
 		options: options, ledger: ledger, issuers: issuers, ctx: ctx,
 		kick: make(chan struct{}, 1), tasks: map[string]*task{}, busy: map[string]bool{},
 	}
+	r.work, r.cut = context.WithCancel(ctx)
 	r.done.Go(r.run)
 	return r
+}
+
+// pause cuts attempts short and starts no more until resume. It waits, until ctx ends, for
+// those under way.
+func (r *revoker) pause(ctx context.Context) error {
+	r.mu.Lock()
+	r.paused = true
+	r.cut()
+	r.mu.Unlock()
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
+	for {
+		r.mu.Lock()
+		running := r.running
+		r.mu.Unlock()
+		if running == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d credentials are being revoked: %w", running, ctx.Err())
+		case <-look.C:
+		}
+	}
+}
+
+// resume goes on with what pause stopped, on a ledger that was opened anew.
+func (r *revoker) resume(ledger *Ledger) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ledger, r.paused = ledger, false
+	r.work, r.cut = context.WithCancel(r.ctx)
+	for _, t := range r.tasks {
+		t.due = time.Now()
+	}
+	r.wake()
 }
 
 // wait waits until all work has stopped, which it does when ctx ends.
@@ -100,6 +140,9 @@ func (r *revoker) run() {
 func (r *revoker) start(workers *sync.WaitGroup) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.paused {
+		return time.Hour
+	}
 	queue := make([]*task, 0, len(r.tasks))
 	for _, t := range r.tasks {
 		if !t.running && !r.busy[t.entry.Account.AdminFile] {
@@ -122,34 +165,37 @@ func (r *revoker) start(workers *sync.WaitGroup) time.Duration {
 		}
 		t.running, r.busy[server] = true, true
 		r.running++
-		workers.Go(func() { r.attempt(t) })
+		ctx, ledger := r.work, r.ledger
+		workers.Go(func() { r.attempt(ctx, ledger, t) })
 	}
 	return time.Hour
 }
 
 // attempt tries to revoke one entry.
-func (r *revoker) attempt(t *task) {
-	err := r.revoke(t)
+func (r *revoker) attempt(ctx context.Context, ledger *Ledger, t *task) {
+	err := r.revoke(ctx, ledger, t)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t.attempts++
-	if t.attempts == 1 {
-		t.err = err
-		close(t.first)
+	if err == nil || ctx.Err() == nil || r.ctx.Err() != nil { // else it was paused, and doesn't count
+		t.attempts++
+		if t.attempts == 1 {
+			t.err = err
+			close(t.first)
+		}
 	}
 	if err == nil {
 		delete(r.tasks, t.entry.ID)
 	}
-	t.due = time.Now().Add(r.pause(t.attempts))
+	t.due = time.Now().Add(r.backOff(t.attempts))
 	t.running = false
 	delete(r.busy, t.entry.Account.AdminFile)
 	r.running--
 	r.wake()
 }
 
-// pause grows twofold with each attempt, by ±20 % at random, so that the
+// backOff grows twofold with each attempt, by ±20 % at random, so that the
 // accounts of a server that comes back don't all come at once.
-func (r *revoker) pause(attempts int) time.Duration {
+func (r *revoker) backOff(attempts int) time.Duration {
 	d := r.options.RetryMin
 	for i := 1; i < attempts && d < r.options.RetryMax; i++ {
 		d *= 2
@@ -160,19 +206,19 @@ func (r *revoker) pause(attempts int) time.Duration {
 
 // revoke removes the account, tells, and strikes the entry out, in this
 // order: a crash in between repeats a step and skips none.
-func (r *revoker) revoke(t *task) error {
+func (r *revoker) revoke(ctx context.Context, ledger *Ledger, t *task) error {
 	tell := event.CredentialRevoked{
 		Grant: t.entry.ID, Issuer: t.entry.Kind, Name: t.entry.Account.Name,
 		Target: t.entry.Target, Job: t.entry.Job, Why: t.entry.Why,
 	}
-	err := r.remove(t)
+	err := r.remove(ctx, ledger, t)
 	if err == nil {
 		tell.Verified = true
 		r.options.OnRevoked(tell)
-		return r.ledger.Delete(t.entry.ID)
+		return ledger.Delete(t.entry.ID)
 	}
 	err = fmt.Errorf("revoke %s at target %s: %w", t.entry.Account.Name, t.entry.Target, err)
-	if r.ctx.Err() != nil {
+	if ctx.Err() != nil {
 		return err // cut short by our own end, the next run goes on
 	}
 	if t.attempts == 0 {
@@ -184,10 +230,10 @@ func (r *revoker) revoke(t *task) error {
 	return err
 }
 
-func (r *revoker) remove(t *task) error {
+func (r *revoker) remove(ctx context.Context, ledger *Ledger, t *task) error {
 	if t.attempts == 0 {
 		// So that the next run knows why. The entry as it was does as well.
-		if err := r.ledger.Put(t.entry); err != nil {
+		if err := ledger.Put(t.entry); err != nil {
 			r.options.Log.Warn().Err(err).Msg("credential ledger")
 		}
 	}
@@ -195,7 +241,7 @@ func (r *revoker) remove(t *task) error {
 	if !ok {
 		return fmt.Errorf("%w: %s", ErrNoIssuer, t.entry.Kind)
 	}
-	ctx, cancel := context.WithTimeout(r.ctx, r.options.RevokeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, r.options.RevokeTimeout)
 	defer cancel()
 	return issuer.Revoke(ctx, t.entry)
 }
