@@ -57,9 +57,9 @@ static __always_inline void report_packet(const struct packet *p, enum hook hook
 }
 
 /*
- * Of a packet without a readable port only the address is known. From a planner
- * it is dropped when a capture could hold for it; from others only when
- * its address itself is listed, since with a port captured on any address
+ * Of a packet without a readable port only the address is known. From a planner, and
+ * from who may be one, it is dropped when a capture could hold for it; from others only
+ * when its address itself is listed, since with a port captured on any address
  * nothing of their fragments, ICMP or tunnels would be left.
  */
 static __always_inline bool may_hide(const struct config *c, const struct packet *p,
@@ -67,10 +67,10 @@ static __always_inline bool may_hide(const struct config *c, const struct packet
 {
 	if (who->member && (who->member->profile || c->flags & ANY_ADDRESS))
 		return true;
+	if (who->side == SIDE_UNKNOWN && c->flags & (ANY_ADDRESS | HOLD_UNKNOWN))
+		return true;
 	if (who->side == SIDE_EXEMPT || (who->side == SIDE_BYSTANDER && !(c->flags & NODE_BELT)))
 		return false;
-	if (who->side == SIDE_UNKNOWN && c->flags & HOLD_UNKNOWN)
-		return true;
 	return is_listed(&p->to);
 }
 

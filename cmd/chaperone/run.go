@@ -107,6 +107,9 @@ func run(ctx context.Context, opts runOptions, args []string) error {
 	if err := confine.ShowKnownHosts(reply.KnownHosts); err != nil {
 		return err
 	}
+	if err := confine.HideEnforcement(); err != nil {
+		return err
+	}
 	if err := confine.Drop(identity); err != nil {
 		return err
 	}

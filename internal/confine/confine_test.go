@@ -3,6 +3,7 @@ package confine
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -29,7 +30,7 @@ func TestMain(m *testing.M) {
 				os.Exit(1)
 			}
 		}
-		if err := Drop(identity); err != nil {
+		if err := errors.Join(HideEnforcement(), Drop(identity)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -84,6 +85,22 @@ func try() map[string]string {
 			got["bounding set"] = strings.TrimSpace(value)
 		}
 	}
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	for line := range strings.Lines(string(mounts)) {
+		fields := strings.Fields(line)
+		switch {
+		case strings.Contains(line, " - cgroup2 "):
+			got["cgroup"] += errName(unix.Mkdir(fields[4]+"/chaperone-escape", 0o755))
+			f, err := os.OpenFile(fields[4]+"/cgroup.procs", os.O_WRONLY, 0)
+			if err == nil {
+				f.Close()
+			}
+			got["procs"] += fmt.Sprint(errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES))
+		case strings.Contains(line, " - bpf "):
+			files, err := os.ReadDir(fields[4])
+			got["pins"] += fmt.Sprint(len(files), err == nil || errors.Is(err, os.ErrPermission))
+		}
+	}
 	if l, err := net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		got["listen"] = err.Error()
 	} else {
@@ -130,6 +147,12 @@ func TestDrop(t *testing.T) {
 			for name, errno := range want {
 				if got[name] != errno {
 					t.Errorf("%s: %q, want %q", name, got[name], errno)
+				}
+			}
+			// Mounts may be several; each must say the same.
+			for name, each := range map[string]string{"cgroup": "EROFS", "procs": "true", "pins": "0true"} {
+				if strings.ReplaceAll(got[name], each, "") != "" || got[name] == "" && name != "pins" {
+					t.Errorf("%s: %q, want %q of each mount", name, got[name], each)
 				}
 			}
 			if user != "" && got["uid"] == "0" {

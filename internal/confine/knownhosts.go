@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,12 +55,7 @@ func ShowKnownHosts(path string) error {
 // thread's own, and shows the entries in it that were there, all but the
 // known hosts: the machine's own folder is never written to.
 func coverFolder(folder string, entries []fs.DirEntry) error {
-	runtime.LockOSThread() // the namespace is the thread's that will execute the command
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return fmt.Errorf("a mount namespace: %w", err)
-	}
-	// Mounts of the machine go on to arrive here; ours never leave.
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+	if err := privateMounts(); err != nil {
 		return err
 	}
 	below, err := unix.Open(folder, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)

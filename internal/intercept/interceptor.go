@@ -39,6 +39,9 @@ type Options struct {
 	// reaches captured ports of addresses that are known to be targets'.
 	// The ancestor stays where planners are.
 	NodeBelt bool
+	// BeltCgroup is where NodeBelt attaches instead of the root: a cgroup above the
+	// ancestor, for a part of a machine that is as good as a node. Empty is the root.
+	BeltCgroup string
 	// Beside is the cgroup of a daemon that has handed over to this one and still
 	// has sessions ([Interceptor.Own]); 0 is none. It stays exempt until it is withdrawn.
 	Beside uint64
@@ -100,8 +103,11 @@ func (i *Interceptor) open(ctx context.Context, o Options) error {
 	}
 	i.attached = i.ancestor
 	if o.NodeBelt {
-		if i.attached, err = stat(string(i.root)); err != nil {
+		if i.attached, err = stat(i.root.absolute(o.BeltCgroup)); err != nil {
 			return err
+		}
+		if i.attached.path != string(i.root) && !below(i.attached.path, i.ancestor.path) {
+			return fmt.Errorf("%w: %s is not above %s", ErrCgroup, i.attached.path, i.ancestor.path)
 		}
 	}
 	if i.own, err = i.root.enter(i.ancestor); err != nil {
