@@ -6,7 +6,7 @@ BIN := bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X chaperone.dev/chaperone/internal/version.Version=$(VERSION)
 
-.PHONY: all build demo test test-kernels lint generate generate-check bench clean help
+.PHONY: all build demo test test-bypass test-kernels lint generate generate-check bench clean help
 
 all: build
 
@@ -27,7 +27,10 @@ test: build ## every test, with the race detector, on the real kernel and real s
 	@tools/kube.sh
 	$(GO) test -race -count=1 -timeout 20m ./...
 
-test-kernels: ## the interception tests on older kernels, in virtual machines without KVM
+test-bypass: build ## every known way around, tried; prints the matrix
+	$(GO) test -count=1 -v -run 'Bypass|Rows|Document' ./test/bypass
+
+test-kernels: ## interception and ways around on older kernels, in virtual machines without KVM
 	@tools/setup.sh build kernels
 	test/kernels/run.sh
 

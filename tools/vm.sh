@@ -22,7 +22,7 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 129' HUP INT TERM
 
 # Modules that attacks and tests use; the cloud kernel has the rest built in.
-modules='veth tun dummy sctp dccp_ipv4 vsock_loopback cls_bpf sch_ingress nf_conntrack'
+modules='veth tun dummy sctp dccp_ipv4 vsock_loopback cls_bpf sch_ingress nf_conntrack ipip ip_gre sit vxlan'
 
 newest() {
 	apt-cache search --names-only "^linux-image-$(echo "$series" | sed 's/\./\\./g')\\..*cloud-amd64\$" |
