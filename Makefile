@@ -6,7 +6,7 @@ BIN := bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X chaperone.dev/chaperone/internal/version.Version=$(VERSION)
 
-.PHONY: all build demo test test-bypass test-kernels lint generate generate-check bench clean help
+.PHONY: all build demo test test-bypass test-kill test-kernels lint generate generate-check bench clean help
 
 all: build
 
@@ -29,6 +29,9 @@ test: build ## every test, with the race detector, on the real kernel and real s
 
 test-bypass: build ## every known way around, tried; prints the matrix
 	$(GO) test -count=1 -v -run 'Bypass|Rows|Document' ./test/bypass
+
+test-kill: build ## kill -9 of the daemon in a loop, under load, for two minutes
+	$(GO) test -count=1 -v -run 'Bypass/daemon_killed_and_started' ./test/bypass -kill-for 2m
 
 test-kernels: ## interception and ways around on older kernels, in virtual machines without KVM
 	@tools/setup.sh build kernels

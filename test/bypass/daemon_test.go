@@ -283,6 +283,24 @@ func (d *daemon) do(t testing.TB, o order) reply {
 	return r
 }
 
+// stumble starts a daemon and kills it after a while, wherever it is by then.
+func (w *world) stumble(t testing.TB, after time.Duration) {
+	t.Helper()
+	arg, err := json.Marshal(w.setup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), after)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", "daemon", string(arg))
+	orders, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer orders.Close()
+	cmd.Run() // says that it was killed, by the context
+}
+
 // stop lets the daemon end in order, kill doesn't.
 func (d *daemon) stop(t testing.TB) {
 	t.Helper()

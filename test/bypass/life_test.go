@@ -30,7 +30,7 @@ func lifeRows() []row {
 		{threat: 12, name: "daemon killed, UDP", hope: "the same with a datagram", do: sendTo(v4), around: withoutDaemon((*daemon).kill), want: "refused"},
 		{threat: 12, name: "daemon killed, MPTCP", hope: "the same by MPTCP", do: mptcp(v4), around: withoutDaemon((*daemon).kill), want: "refused"},
 		{threat: 12, name: "daemon restarted", hope: "the new one knows nothing of the planner", do: plain4, around: afterRestart, want: "diverted"},
-		{threat: 12, name: "daemon killed and started ten times", hope: "a moment between two of them", do: hammer, around: restarting, want: "diverted", control: "the plain ones are controlled"},
+		{threat: 12, name: "daemon killed and started, again and again", hope: "a moment between two of them", do: hammer, around: restarting, want: "diverted", control: "the plain ones are controlled"},
 		{threat: 12, name: "new cgroup while the daemon is dead", hope: "nobody enrolls it", from: fromNew, do: plain4, around: withoutDaemon((*daemon).kill), want: "refused"},
 		{threat: 12, name: "cgroup made again while the daemon is dead", hope: "the same path, with nothing attached", do: plain4, around: remade, want: "refused"},
 		{threat: 12, name: "listener's port, bound while the daemon is dead", hope: "bind(2) and listen(2)", control: "there is no listener", do: func(aim) (answer, error) { return squat(addr("127.0.0.1")) }, around: withoutDaemon((*daemon).kill), want: "refused"},
@@ -84,8 +84,13 @@ func restarting(w *world, t *testing.T, _ string, do func() answer) answer {
 	var got answer
 	var attack sync.WaitGroup
 	attack.Go(func() { got = do() })
-	for range 10 {
+	began := time.Now()
+	for n := 0; n < 10 || time.Since(began) < *killFor; n++ {
 		w.daemon.kill(t)
+		// Some are killed while they start, at all points of that.
+		if n%2 == 1 {
+			w.stumble(t, time.Duration(n%20)*25*time.Millisecond)
+		}
 		w.restart(t)
 	}
 	if err := os.WriteFile(w.stop, nil, 0o644); err != nil {
@@ -95,20 +100,38 @@ func restarting(w *world, t *testing.T, _ string, do func() answer) answer {
 	return got
 }
 
-// hammer connects and sends datagrams until the file Stop is there, and once more.
+// hammer connects and sends datagrams, several times at once, until the file Stop is
+// there, and once more.
 func hammer(a aim) (answer, error) {
-	got := answer{Counts: map[string]int{}}
-	for last := false; ; {
-		one, _ := plain4(a)
-		got.count(one, asked(one.Asked))
-		if _, err := sendTo(v4)(a); err == nil {
-			got.Counts["wrong"]++
-		}
-		if last {
-			return got, nil
-		}
-		last = exists(a.Stop)
+	var (
+		got = answer{Counts: map[string]int{}}
+		mu  sync.Mutex
+		all sync.WaitGroup
+	)
+	for n := range 4 {
+		all.Go(func() {
+			dial, send := plain4, sendTo(v4)
+			if n%2 == 1 {
+				dial, send = plain6, sendTo(v6)
+			}
+			for last := false; ; {
+				one, _ := dial(a)
+				_, err := send(a)
+				mu.Lock()
+				got.count(one, asked(one.Asked))
+				if err == nil {
+					got.Counts["wrong"]++
+				}
+				mu.Unlock()
+				if last {
+					return
+				}
+				last = exists(a.Stop)
+			}
+		})
 	}
+	all.Wait()
+	return got, nil
 }
 
 func exists(path string) bool {

@@ -21,6 +21,7 @@ import (
 )
 
 var (
+	killFor      = flag.Duration("kill-for", 0, "go on to kill the daemon for that long")
 	patienceFlag = flag.Int("patience", patience, "ms to wait for what may never come")
 )
 
@@ -226,7 +227,7 @@ func (w *world) perform(t testing.TB, r row, at place, job string, confined bool
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Duration(*patienceFlag)*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Duration(*patienceFlag)*time.Millisecond+*killFor)
 	defer cancel()
 	cmd, release := planner(ctx, t, start, r.name, string(arg))
 	defer release()
