@@ -6,7 +6,7 @@ BIN := bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X chaperone.dev/chaperone/internal/version.Version=$(VERSION)
 
-.PHONY: all build demo test test-bypass test-kill test-kernels lint generate generate-check bench clean help
+.PHONY: all build demo test test-bypass test-kill test-kernels lint generate generate-check bench bench-intercept clean help
 
 all: build
 
@@ -51,6 +51,10 @@ generate-check: generate ## fail when a committed generated file is not what its
 bench: build ## side by side with a direct connection, pgbouncer and HAProxy; writes docs/benchmarks.md
 	@tools/setup.sh test bench
 	$(GO) run ./test/bench $(ARGS)
+
+bench-intercept: build ## what the kernel programs cost: connect(2), datagrams, DNS, start; writes docs/benchmarks-intercept.md
+	@tools/setup.sh build test
+	$(GO) run ./test/benchintercept -o docs/benchmarks-intercept.md $(ARGS)
 
 clean:
 	rm -rf $(BIN)

@@ -106,21 +106,27 @@ int egress(struct __sk_buff *skb)
 	struct party who;
 	struct packet p;
 	struct plain plain;
+	bool known, daemon;
 	__u64 cgroup;
 
-	if (c && read_plain(data, end, v4, &plain) && is_let_go(c, &plain))
-		return FORWARD;
-	__builtin_memset(&p, 0, sizeof(p));
-	if (v4 ? !read_v4(skb, &p) : !read_v6(skb, &p)) {
-		count(DROPPED_UNREADABLE);
-		return DROP;
+	if (read_plain(data, end, v4, &plain, &p)) {
+		if (c && is_let_go(c, &plain))
+			return FORWARD;
+	} else {
+		__builtin_memset(&p, 0, sizeof(p));
+		if (v4 ? !read_v4(skb, &p) : !read_v6(skb, &p)) {
+			count(DROPPED_UNREADABLE);
+			return DROP;
+		}
 	}
 	if (c && p.readable && is_free(c, p.port))
 		return FORWARD;
 	cgroup = bpf_skb_cgroup_id(skb);
-	if (is_daemon(cgroup))
+	known = is_known(cgroup, &who, &daemon);
+	if (daemon)
 		return FORWARD;
-	packet_party(skb, c, &who, stranger(c));
+	if (!known)
+		packet_party(skb, c, &who, stranger(c));
 	if (!c) {
 		report_packet(&p, HOOK_EGRESS, REFUSED_FAULT, &who, cgroup, family);
 		return DROP;

@@ -27,16 +27,18 @@ static __always_inline int sending(struct bpf_sock_addr *ctx, struct wish *w, bo
 	const struct config *c = configuration();
 	const struct capture *capture;
 	struct party who;
-	bool resolver;
+	bool resolver, known, daemon;
 
 	read_wish(ctx, w);
 	normalise(&w->to);
 	resolver = is_resolver(ctx, w);
 	if (c && is_free(c, w->port) && !resolver)
 		return PASS;
-	if (is_daemon(bpf_get_current_cgroup_id()))
+	known = is_known(bpf_get_current_cgroup_id(), &who, &daemon);
+	if (daemon)
 		return PASS;
-	current_party(c, &who);
+	if (!known)
+		current_party(c, &who);
 	if (!c)
 		return refuse(ctx, HOOK_SENDMSG, w, REFUSED_FAULT, &who);
 	/* A connected socket's datagram to an IPv4 address in IPv6 comes here too. */

@@ -45,6 +45,7 @@ static __always_inline bool is_plain(struct __sk_buff *skb, const struct config 
 	const void *data = (const void *)(long)skb->data;
 	const void *end = (const void *)(long)skb->data_end;
 	const struct ethhdr *link = data;
+	struct packet unused;
 	struct plain plain;
 	bool v4;
 
@@ -64,7 +65,7 @@ static __always_inline bool is_plain(struct __sk_buff *skb, const struct config 
 		if (!v4 && *(const __u8 *)data >> 4 != 6)
 			return false;
 	}
-	return read_plain(data, end, v4, &plain) && is_let_go(c, &plain);
+	return read_plain(data, end, v4, &plain, &unused) && is_let_go(c, &plain);
 }
 
 static __always_inline int shoot(const struct packet *p, enum outcome outcome,
@@ -137,16 +138,19 @@ static __always_inline int planners_frame(struct __sk_buff *skb, bool ether)
 static __always_inline int nodes_frame(struct __sk_buff *skb, bool ether)
 {
 	const struct config *c = configuration();
+	bool known, daemon;
 	struct party who;
 	__u64 cgroup;
 
 	if (is_plain(skb, c, ether))
 		return LET_ON;
 	cgroup = bpf_skb_cgroup_id(skb);
-	if (is_daemon(cgroup))
+	known = is_known(cgroup, &who, &daemon);
+	if (daemon)
 		return LET_ON;
 	/* Without a socket it was forwarded, or came out of a tunnel: whose it is can't be told. */
-	packet_party(skb, c, &who, SIDE_OUTSIDE);
+	if (!known)
+		packet_party(skb, c, &who, SIDE_OUTSIDE);
 	return inspect(skb, c, &who, cgroup, ether, false);
 }
 

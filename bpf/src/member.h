@@ -95,6 +95,38 @@ static __always_inline bool meets(struct party *p, __u64 id, __u64 area)
 	return false;
 }
 
+/*
+ * The quick answer for a process or socket of a known cgroup itself: one lookup
+ * instead of a walk. True when the walk need not be taken. Cgroups inside a planner's are
+ * never known as anything else, which the daemon sees to.
+ */
+static __always_inline bool is_known(__u64 cgroup, struct party *p, bool *daemon)
+{
+	struct member *m = bpf_map_lookup_elem(&members, &cgroup);
+
+	p->member = NULL;
+	p->id = 0;
+	p->pad = 0;
+	*daemon = false;
+	if (!m)
+		return false;
+	if (m->role == ROLE_DAEMON) {
+		*daemon = true;
+		return true;
+	}
+	if (m->role == ROLE_PLANNER) {
+		p->member = m;
+		p->id = cgroup;
+		p->side = SIDE_PLANNER;
+		return true;
+	}
+	if (m->role == ROLE_BYSTANDER) {
+		p->side = SIDE_BYSTANDER;
+		return true;
+	}
+	return false;
+}
+
 static __always_inline void nobody(struct party *p, enum side side)
 {
 	p->member = NULL;

@@ -120,7 +120,8 @@ struct plain {
  * Reads a plain TCP or UDP packet where it lies. False when it takes a closer
  * look.
  */
-static __always_inline bool read_plain(const void *data, const void *end, bool v4, struct plain *p)
+static __always_inline bool read_plain(const void *data, const void *end, bool v4, struct plain *p,
+				       struct packet *whole)
 {
 	const struct ipv6hdr *ip6 = data;
 	const struct iphdr *ip = data;
@@ -133,15 +134,22 @@ static __always_inline bool read_plain(const void *data, const void *end, bool v
 		if (ip->ihl != 5 || ip->frag_off & bpf_htons(FRAGMENT_OFFSET))
 			return false;
 		p->protocol = ip->protocol;
+		address_of_v4(&whole->to, ip->daddr);
+		whole->offset = sizeof(*ip);
 	} else {
 		transport = (const void *)(ip6 + 1);
 		if ((const void *)(transport + 14) > end)
 			return false;
 		p->protocol = ip6->nexthdr;
+		__builtin_memcpy(&whole->to, &ip6->daddr, sizeof(whole->to));
+		whole->offset = sizeof(*ip6);
 	}
 	p->port = *(const __be16 *)(transport + 2);
 	p->opens = p->protocol != IPPROTO_TCP || (transport[13] & 0x12) == 0x02;
-	return p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP;
+	whole->port = p->port;
+	whole->protocol = p->protocol;
+	whole->readable = p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP;
+	return whole->readable;
 }
 
 /* Whether nothing is asked of such a packet, whoever sends it. */

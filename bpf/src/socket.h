@@ -223,16 +223,18 @@ static __always_inline int connecting(struct bpf_sock_addr *ctx, struct wish *w,
 	const struct config *c = configuration();
 	const struct capture *capture;
 	struct party who;
-	bool resolver;
+	bool resolver, known, daemon;
 
 	read_wish(ctx, w);
 	normalise(&w->to);
 	resolver = is_resolver(ctx, w);
 	if (c && bpf_ntohs(w->port) != c->port && is_free(c, w->port) && !resolver)
 		return pass(ctx);
-	if (is_daemon(bpf_get_current_cgroup_id()))
+	known = is_known(bpf_get_current_cgroup_id(), &who, &daemon);
+	if (daemon)
 		return pass(ctx);
-	current_party(c, &who);
+	if (!known)
+		current_party(c, &who);
 	if (!c)
 		return refuse(ctx, HOOK_CONNECT, w, REFUSED_FAULT, &who);
 	if ((bpf_ntohs(w->port) == c->port && is_loopback(&w->to)) || resolver)

@@ -77,7 +77,7 @@ func (i *Interceptor) EnrollAs(path string, profile uint32) (id uint64, err erro
 		return 0, err
 	}
 	m := bpf.InterceptMember{Role: uint32(bpf.InterceptRoleROLE_PLANNER), Profile: profile}
-	return cg.id, i.put(cg, m)
+	return cg.id, errors.Join(i.put(cg, m), i.forgetBelow(cg))
 }
 
 // Pass makes a cgroup below the ancestor, and all cgroups in it, known to be no planner's: it
@@ -105,6 +105,21 @@ func (i *Interceptor) Exempt(path string) (id uint64, err error) {
 		return 0, fmt.Errorf("%w: %s holds the planners' %s", ErrCgroup, path, i.ancestor.path)
 	}
 	return cg.id, i.put(cg, bpf.InterceptMember{Role: uint32(bpf.InterceptRoleROLE_EXEMPT)})
+}
+
+// forgetBelow withdraws what was known of cgroups inside a planner's: the kernel
+// programs look at a process's own cgroup first.
+func (i *Interceptor) forgetBelow(planner cgroup) error {
+	inside, err := planner.ids()
+	if err != nil {
+		return err
+	}
+	delete(inside, planner.id)
+	var errs []error
+	for id := range inside {
+		errs = append(errs, i.Withdraw(id))
+	}
+	return errors.Join(errs...)
 }
 
 // put makes a cgroup a member, and keeps the account of one that is it already.

@@ -53,6 +53,7 @@ func (i *Interceptor) attachOptional() error {
 		}
 		i.links = append(i.links, l)
 	}
+	i.types = nil // some megabytes
 	return nil
 }
 
@@ -124,7 +125,9 @@ func (i *Interceptor) loadOptional(name string) (*ebpf.Program, error) {
 			delete(spec.Maps, m)
 		}
 	}
-	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared})
+	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
+		MapReplacements: shared, Programs: ebpf.ProgramOptions{KernelTypes: i.types},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("load: %w", err)
 	}

@@ -130,7 +130,20 @@ func TestBystanders(t *testing.T) {
 	if _, err := w.i.Enroll(inner); !errors.Is(err, ErrCgroup) {
 		t.Errorf("enroll inside a bystander: %v, want ErrCgroup", err)
 	}
-	// To be a planner after all, it is enrolled.
+	// To be a planner after all, it is enrolled, with all that is inside, whatever that
+	// was known for.
+	within := filepath.Join(w.jobs, "within", "bystander")
+	if err := os.MkdirAll(within, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.i.Pass(within); err != nil {
+		t.Fatal(err)
+	}
+	wantSaid(t, w.run(within, "tcp", to), "REAL")
+	if _, err := w.i.Enroll(filepath.Dir(within)); err != nil {
+		t.Fatal(err)
+	}
+	wantSaid(t, w.run(within, "tcp", to), "PROXY")
 	if again, err := w.i.Enroll(w.stranger); err != nil || again != id {
 		t.Fatalf("enroll: %d, %v, want %d", again, err, id)
 	}
