@@ -69,6 +69,8 @@ static __always_inline bool may_hide(const struct config *c, const struct packet
 		return true;
 	if (who->side == SIDE_UNKNOWN && c->flags & (ANY_ADDRESS | HOLD_UNKNOWN))
 		return true;
+	if (who->side == SIDE_SHARED && c->flags & ANY_ADDRESS)
+		return true;
 	if (who->side == SIDE_EXEMPT || (who->side == SIDE_BYSTANDER && !(c->flags & NODE_BELT)))
 		return false;
 	return is_listed(&p->to);

@@ -99,7 +99,7 @@ static __always_inline int inspect(struct __sk_buff *skb, const struct config *c
 	if (type == bpf_htons(ETH_P_IP) ? !read_v4(skb, &p)
 					: type != bpf_htons(ETH_P_IPV6) || !read_v6(skb, &p)) {
 		/* A tag, a label, a tunnel: an address may be anywhere in it. */
-		if (!who->member && who->side != SIDE_UNKNOWN)
+		if (!who->member && who->side != SIDE_UNKNOWN && who->side != SIDE_SHARED)
 			return LET_ON;
 		return shoot(&p, DROPPED_UNREADABLE, who, cgroup, 0);
 	}
@@ -123,7 +123,9 @@ static __always_inline int planners_frame(struct __sk_buff *skb, bool ether)
 		return LET_ON;
 	nobody(&who, SIDE_UNKNOWN);
 	id = bpf_map_lookup_elem(&interfaces, &index);
-	if (id && *id) {
+	if (id && *id == SHARED) {
+		who.side = SIDE_SHARED;
+	} else if (id && *id) {
 		struct member *m = bpf_map_lookup_elem(&members, id);
 
 		if (m && m->role == ROLE_PLANNER) {

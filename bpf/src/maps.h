@@ -62,7 +62,8 @@ struct {
 	__type(value, struct resolver);
 } resolvers SEC(".maps");
 
-/* Which planner is behind an interface: the id of its cgroup by the interface's index. */
+/* Which planner is behind an interface: the id of its cgroup, or SHARED, by the interface's index.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 4096);

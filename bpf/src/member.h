@@ -48,6 +48,7 @@ enum side {
 	SIDE_BYSTANDER,
 	SIDE_UNKNOWN, /* below the planners' ancestor, and not known yet */
 	SIDE_EXEMPT,
+	SIDE_SHARED,  /* some planner; what else it may do its own sockets are asked */
 	SIDE_OUTSIDE, /* elsewhere on the node; only where the belt is the node's */
 };
 

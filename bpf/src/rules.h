@@ -45,7 +45,7 @@ static __always_inline bool may_leave(const struct config *c, const struct party
 static __always_inline bool is_kept_from(const struct config *c, const struct party *who,
 					 const struct address *to)
 {
-	if (who->side == SIDE_UNKNOWN)
+	if (who->side == SIDE_UNKNOWN || who->side == SIDE_SHARED)
 		return true;
 	return who->side != SIDE_EXEMPT && c->flags & NODE_BELT && is_listed(to);
 }

@@ -122,6 +122,8 @@ struct process {
 	char comm[16];
 };
 
+#define SHARED (~0ULL) /* in map "interfaces": of several planners, and which one can't be told */
+
 /* Where a diverted connection was going, and who opened it. */
 struct origin {
 	__u64 cookie;	/* of the client's socket */

@@ -54,6 +54,7 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(
 		upCommand(),
 		runCommand(runDir),
+		admitCommand(runDir),
 		detachCommand(),
 		doctorCommand(),
 		policyCommand(),

@@ -100,7 +100,7 @@ func run(ctx context.Context, opts runOptions, args []string) error {
 
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	reply, err := control.StartJob(ctx, opts.socket, control.JobRequest{Name: opts.name, Token: token})
+	reply, err := startJob(ctx, opts.socket, control.JobRequest{Name: opts.name, Token: token})
 	if err != nil {
 		return fmt.Errorf("job %q was not started: %w", opts.name, err)
 	}
@@ -116,6 +116,30 @@ func run(ctx context.Context, opts runOptions, args []string) error {
 	env := environment(environment(os.Environ(), identity.Environment()), reply.Environment)
 	err = syscall.Exec(path, args, env)
 	return exitStatus{exitNotRunable, fmt.Errorf("%s: %w", path, err)}
+}
+
+// upgradeTime is how long a daemon may be away while another one takes over from it.
+const upgradeTime = 3 * time.Second
+
+// startJob asks again while no daemon answers, for as long as an upgrade takes.
+func startJob(ctx context.Context, socket string, req control.JobRequest) (control.JobReply, error) {
+	away := time.NewTimer(upgradeTime)
+	defer away.Stop()
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for {
+		reply, err := control.StartJob(ctx, socket, req)
+		if !errors.Is(err, control.ErrAway) {
+			return reply, err
+		}
+		select {
+		case <-again.C:
+		case <-away.C:
+			return reply, err
+		case <-ctx.Done():
+			return reply, err
+		}
+	}
 }
 
 // readToken reads the token as the user who asks, not as the daemon.

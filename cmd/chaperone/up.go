@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,6 +17,8 @@ import (
 
 func upCommand() *cobra.Command {
 	var config, state, level, natsListen string
+	var takeOver bool
+	var drainTimeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "up --config DIR [--state DIR]",
 		Short: "Run the daemon, NATS and the sink in one process on this machine",
@@ -25,7 +28,11 @@ that one machine needs.
 SIGHUP reads the documents again; a set that is refused changes nothing.
 SIGTERM stops the process, ends its sessions and revokes what it granted. The
 kernel goes on to divert planners' connections, which are then refused, until
-the daemon runs again or "chaperone detach" ends enforcement.`,
+the daemon runs again or "chaperone detach" ends enforcement.
+
+With --take-over a daemon that runs already hands over to this one, with no
+connection refused: it goes on with the sessions that it has, and ends with the
+last of them. If this one can't start, the other goes on as before.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := logging.New(os.Stderr, level)
@@ -36,7 +43,8 @@ the daemon runs again or "chaperone detach" ends enforcement.`,
 			signal.Notify(reload, syscall.SIGHUP)
 			defer signal.Stop(reload)
 			return node.Run(cmd.Context(), node.Options{
-				Config: config, State: state, Embedded: true, NATSListen: natsListen, Reload: reload, Probe: []string{"/proc/self/exe", "probe"}, Log: log,
+				Config: config, State: state, Embedded: true, NATSListen: natsListen,
+				TakeOver: takeOver, DrainTimeout: drainTimeout, Reload: reload, Probe: []string{"/proc/self/exe", "probe"}, Log: log,
 				Ready: func(s node.Status) { printStatus(cmd.OutOrStdout(), s) },
 			})
 		},
@@ -44,6 +52,8 @@ the daemon runs again or "chaperone detach" ends enforcement.`,
 	cmd.Flags().StringVar(&config, "config", "/etc/chaperone", "folder of the documents")
 	cmd.Flags().StringVar(&state, "state", "/var/lib/chaperone", "folder of keys, ledger, journal, events and recordings")
 	cmd.Flags().StringVar(&natsListen, "nats-listen", "127.0.0.1:4222", "where the NATS server listens; empty for nowhere")
+	cmd.Flags().BoolVar(&takeOver, "take-over", false, "have a daemon that runs already hand over to this one; its sessions go on")
+	cmd.Flags().DurationVar(&drainTimeout, "drain-timeout", time.Hour, "how long this daemon goes on with its sessions after it has handed over")
 	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return cmd
 }

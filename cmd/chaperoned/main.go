@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -30,6 +31,8 @@ func main() {
 
 func command() *cobra.Command {
 	var config, state, level string
+	var takeOver bool
+	var drainTimeout time.Duration
 	cmd := &cobra.Command{
 		Use:           "chaperoned --config DIR [--state DIR]",
 		Short:         "Enforce on this node and publish to NATS",
@@ -46,7 +49,7 @@ func command() *cobra.Command {
 			signal.Notify(reload, syscall.SIGHUP)
 			defer signal.Stop(reload)
 			return node.Run(cmd.Context(), node.Options{
-				Config: config, State: state, Reload: reload, Probe: []string{"/proc/self/exe", "probe"}, Log: log,
+				Config: config, State: state, TakeOver: takeOver, DrainTimeout: drainTimeout, Reload: reload, Probe: []string{"/proc/self/exe", "probe"}, Log: log,
 				Ready: func(s node.Status) {
 					fmt.Fprintf(cmd.OutOrStdout(), "chaperoned enforces on node %s, documents %s, and publishes to %s\n", s.Node, s.Revision, s.NATS)
 				},
@@ -55,6 +58,8 @@ func command() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&config, "config", "/etc/chaperone", "folder of the documents")
 	cmd.Flags().StringVar(&state, "state", "/var/lib/chaperone", "folder of keys, ledger and journal")
+	cmd.Flags().BoolVar(&takeOver, "take-over", false, "have a daemon that runs already hand over to this one; its sessions go on")
+	cmd.Flags().DurationVar(&drainTimeout, "drain-timeout", time.Hour, "how long this daemon goes on with its sessions after it has handed over")
 	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	cmd.AddCommand(probeCommand())
 	return cmd

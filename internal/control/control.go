@@ -1,5 +1,5 @@
-// Package control is the conversation between "chaperone run" and the daemon:
-// HTTP over a unix socket, where the kernel says who is at the other end. It
+// Package control is the conversation of "chaperone run" and "chaperone admit" with
+// the daemon: HTTP over a unix socket, where the kernel says who is at the other end. It
 // knows the questions and the answers, not what the daemon does about them.
 package control
 
@@ -51,6 +51,9 @@ type JobReply struct {
 // Handler does what is asked. Errors are told to the asking user as they are.
 type Handler interface {
 	StartJob(ctx context.Context, peer Peer, req JobRequest) (JobReply, error)
+	// Admit returns when it is known what the peer's cgroup is, and enforced, or
+	// with an error when that can't be or ctx is done.
+	Admit(ctx context.Context, peer Peer) (AdmissionReply, error)
 }
 
 type peerKey struct{}
@@ -70,10 +73,8 @@ func Serve(ctx context.Context, path string, handler Handler) error {
 			return
 		}
 		var req JobRequest
-		body := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
-		body.DisallowUnknownFields()
-		if err := body.Decode(&req); err != nil {
-			fail(w, http.StatusBadRequest, fmt.Errorf("the request can't be read: %w", err))
+		if err := decode(w, r, &req); err != nil {
+			fail(w, http.StatusBadRequest, err)
 			return
 		}
 		reply, err := handler.StartJob(r.Context(), peer, req)
@@ -84,6 +85,7 @@ func Serve(ctx context.Context, path string, handler Handler) error {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(reply)
 	})
+	mux.Handle("POST /v1/admission", admission{ctx: ctx, handler: handler, places: make(chan struct{}, maxWaiting)})
 	server := &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -111,6 +113,16 @@ func Serve(ctx context.Context, path string, handler Handler) error {
 		server.Close()
 	}
 	<-done
+	return nil
+}
+
+// decode reads a question.
+func decode(w http.ResponseWriter, r *http.Request, req any) error {
+	body := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
+	body.DisallowUnknownFields()
+	if err := body.Decode(req); err != nil {
+		return fmt.Errorf("the request can't be read: %w", err)
+	}
 	return nil
 }
 

@@ -18,6 +18,9 @@ type daemon struct {
 	fail error
 	peer Peer
 	req  JobRequest
+
+	asked chan Peer     // who asks for admission
+	known chan struct{} // closed when they are to be answered
 }
 
 func (d *daemon) StartJob(_ context.Context, peer Peer, req JobRequest) (JobReply, error) {

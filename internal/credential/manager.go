@@ -93,9 +93,9 @@ type Manager struct {
 	closed    bool
 	suspended bool // as resumed says, or about to be
 	grants    map[key]*grant
-	inherited map[*grant]struct{} // of another process, whose secrets are not known
-	left   []Entry                      // of earlier runs, until Recover takes them
-	ended  *lru.Cache[string, struct{}] // ids of jobs that are over, lest a late request revives one
+	inherited map[*grant]struct{}          // of another process, whose secrets are not known
+	left      []Entry                      // of earlier runs, until Recover takes them
+	ended     *lru.Cache[string, struct{}] // ids of jobs that are over, lest a late request revives one
 }
 
 type key struct{ job, target string }
@@ -262,6 +262,11 @@ func (m *Manager) EndJob(ctx context.Context, job, why string) error {
 // checkGone fails when the ledger still holds something of the job, be it of
 // a grant that was retired before the job's end.
 func (m *Manager) checkGone(job string) error {
+	m.using.RLock()
+	defer m.using.RUnlock()
+	if m.resumed != nil {
+		return ErrSuspended
+	}
 	entries, err := m.ledger.Entries()
 	if err != nil {
 		return err

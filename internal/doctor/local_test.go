@@ -221,6 +221,10 @@ spec: {select: {run: {name: "nightly-*"}}, identity: {issuer: corp-idp, tokenFil
 // nobody refuses every job.
 type nobody struct{}
 
+func (nobody) Admit(context.Context, control.Peer) (control.AdmissionReply, error) {
+	return control.AdmissionReply{}, errors.New("not here")
+}
+
 func (nobody) StartJob(context.Context, control.Peer, control.JobRequest) (control.JobReply, error) {
 	return control.JobReply{}, errors.New("no jobs here")
 }

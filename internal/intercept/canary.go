@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -97,24 +96,19 @@ func (i *Interceptor) prove(ctx context.Context, probe []string) (err error) {
 // apart calls f in a new network namespace that has nothing but loopback. The sockets that f
 // opens and the processes that it starts are in there.
 func apart(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		done <- func() error {
-			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-				return fmt.Errorf("make a network namespace: %w", err)
-			}
-			lo, err := netlink.LinkByName("lo")
-			if err == nil {
-				err = netlink.LinkSetUp(lo)
-			}
-			if err != nil {
-				return fmt.Errorf("set up loopback in a new network namespace: %w", err)
-			}
-			return f()
-		}()
-	}()
-	return <-done
+	return onLostThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("make a network namespace: %w", err)
+		}
+		lo, err := netlink.LinkByName("lo")
+		if err == nil {
+			err = netlink.LinkSetUp(lo)
+		}
+		if err != nil {
+			return fmt.Errorf("set up loopback in a new network namespace: %w", err)
+		}
+		return f()
+	})
 }
 
 // proveOne starts the probe and serves it. Whatever it is that the probe reaches

@@ -77,6 +77,8 @@ func actions() map[string]func([]string) (answer, error) {
 		"ask":        ask,
 		"unix":       unixSocket,
 		"packet":     packetSocket,
+		"knock":      knock,
+		"churn":      churn,
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/rs/zerolog"
 
@@ -62,6 +63,7 @@ type Interceptor struct {
 	objects  bpf.InterceptObjects
 	links    []link.Link
 	missing  []Missing
+	types    *btf.Spec // of the kernel, as long as programs are loaded
 
 	capturing sync.Mutex // serialises changes of captures, addresses, egress and configuration
 	protected addressSet // what Protect was told, or an earlier process
@@ -165,8 +167,13 @@ func (i *Interceptor) load() error {
 			m.Pinning = ebpf.PinByName
 		}
 	}
+	// Read once for all: it takes longer than to load the programs.
+	if i.types, err = btf.LoadKernelSpec(); err != nil {
+		return fmt.Errorf("load kernel programs: the kernel tells no types of its own (BTF): %w", err)
+	}
 	err = spec.LoadAndAssign(&i.objects, &ebpf.CollectionOptions{
-		Maps: ebpf.MapOptions{PinPath: i.pins.maps()},
+		Maps:     ebpf.MapOptions{PinPath: i.pins.maps()},
+		Programs: ebpf.ProgramOptions{KernelTypes: i.types},
 	})
 	var refused *ebpf.VerifierError
 	switch {
@@ -214,7 +221,7 @@ func (i *Interceptor) Release() error { return i.pins.close() }
 // [ErrRunning] while the other one holds them. Captures, addresses and
 // planners are the caller's to tell anew.
 func (i *Interceptor) Reclaim() error {
-	if err := i.pins.acquire(); err != nil {
+	if err := i.pins.acquireAgain(); err != nil {
 		return err
 	}
 	var errs []error

@@ -38,7 +38,7 @@ func (i *Interceptor) GuardUplink(index int) error {
 
 // GuardPlanner inspects all that comes from the network namespace of an enrolled
 // cgroup, by whatever means, at the node's ends of the interfaces that connect it with
-// the daemon's namespace. What comes that way is that planner's. It returns the
+// the daemon's namespace. What comes that way is that planner's, or one of [SeveralPlanners]'s. It returns the
 // indices of those interfaces: none, if the namespace is connected otherwise.
 func (i *Interceptor) GuardPlanner(ns Namespace, workload uint64) ([]int, error) {
 	devices, err := ns.uplinks()
@@ -48,8 +48,8 @@ func (i *Interceptor) GuardPlanner(ns Namespace, workload uint64) ([]int, error)
 	var indices []int
 	for _, device := range devices {
 		index := device.Attrs().Index
-		if err := i.objects.Interfaces.Put(uint32(index), workload); err != nil {
-			return indices, fmt.Errorf("guard interface %s: %w", device.Attrs().Name, err)
+		if err := i.Attribute(index, workload); err != nil {
+			return indices, err
 		}
 		program := i.objects.FromPlanner
 		if !hasEthernetHeader(device) {
@@ -61,6 +61,19 @@ func (i *Interceptor) GuardPlanner(ns Namespace, workload uint64) ([]int, error)
 		indices = append(indices, index)
 	}
 	return indices, nil
+}
+
+// SeveralPlanners is the workload of an interface that several planners are behind: what it lets
+// through is what any planner may send, and the rest is left to their own sockets.
+const SeveralPlanners = ^uint64(0)
+
+// Attribute says whose packets come from a guarded interface: an enrolled cgroup's, or
+// [SeveralPlanners].
+func (i *Interceptor) Attribute(index int, workload uint64) error {
+	if err := i.objects.Interfaces.Put(uint32(index), workload); err != nil {
+		return fmt.Errorf("attribute interface %d: %w", index, err)
+	}
+	return nil
 }
 
 // Unguard ends what [Interceptor.GuardPlanner] or [Interceptor.GuardUplink] began.

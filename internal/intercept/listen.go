@@ -89,16 +89,27 @@ func (i *Interceptor) Inherit(l *net.TCPListener) error {
 	return nil
 }
 
-// do calls f in the namespace. Sockets made there belong to it for good; the thread
-// that made them is thrown away, so that no goroutine ever runs on it again.
+// do calls f in the namespace. Sockets made there belong to it for good.
 func (ns Namespace) do(f func() error) error {
 	if ns.Path == "" {
 		return f()
 	}
+	return onLostThread(func() error { return ns.enter(f) })
+}
+
+// onLostThread calls f on a thread that is thrown away, so that no goroutine ever runs on
+// it again, whatever namespace it is in by then. That is never the process's
+// first thread: it can't be thrown away, and is what /proc/PID tells of.
+func onLostThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		done <- ns.enter(f)
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			done <- onLostThread(f)
+			runtime.UnlockOSThread()
+			return
+		}
+		done <- f() // and never unlocked: the thread ends with the goroutine
 	}()
 	return <-done
 }

@@ -89,6 +89,11 @@ func (i *Interceptor) Pass(path string) (id uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
+	// A daemon that starts again may know less of it than the one that enrolled it.
+	var known bpf.InterceptMember
+	if err := i.objects.Members.Lookup(cg.id, &known); err == nil && known.Role == uint32(bpf.InterceptRoleROLE_PLANNER) {
+		return 0, fmt.Errorf("%w: %s is a planner's, and stays one", ErrCgroup, path)
+	}
 	return cg.id, i.put(cg, bpf.InterceptMember{Role: uint32(bpf.InterceptRoleROLE_BYSTANDER)})
 }
 

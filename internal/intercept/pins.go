@@ -18,13 +18,17 @@ import (
 // captures are told anew.
 const abi = "v2"
 
+// MapsVersion is what two processes must have in common to use each other's sockets, whose
+// marks and origins are in the maps.
+const MapsVersion = abi
+
 const bpffs = "/sys/fs/bpf"
 
 // ErrPins is wrapped by errors about the folder of the pinned links and maps.
 var ErrPins = errors.New("unsuitable folder for pinned links and maps")
 
 // ErrRunning is returned when another process intercepts with the same pins.
-var ErrRunning = errors.New("another daemon holds these pinned links and maps; stop it first")
+var ErrRunning = errors.New("another daemon holds these pinned links and maps; stop it first, or take over from it")
 
 // pinDir is a folder on a bpffs, locked for one process.
 type pinDir struct {
@@ -88,6 +92,17 @@ func (p *pinDir) acquire() error {
 	p.lock = f
 	p.mu.Unlock()
 	return nil
+}
+
+// acquireAgain is acquire for a folder that may have been let go of.
+func (p *pinDir) acquireAgain() error {
+	p.mu.Lock()
+	held := p.lock != nil
+	p.mu.Unlock()
+	if held {
+		return nil
+	}
+	return p.acquire()
 }
 
 // close lets go of the folder. Any number of calls is allowed.

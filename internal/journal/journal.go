@@ -8,6 +8,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -52,7 +53,8 @@ type Journal struct {
 	log   *wal.Log
 	codec *recording.Codec
 	start startState
-	run   atomic.Bool
+	run   sync.Mutex // held by Run
+	ran   bool       // under run: start is not what the log says any more
 
 	first    atomic.Uint64 // oldest position that is kept
 	end      atomic.Uint64 // behind the newest record
@@ -248,6 +250,7 @@ type Stats struct {
 	Published uint64        // messages acknowledged since the start
 	Resent    uint64        // messages sent again since the start
 	Lag       time.Duration // age of the oldest record that is not acknowledged; 0: none
+	Open      int           // sessions whose recording is open
 }
 
 type counters struct {
@@ -256,6 +259,7 @@ type counters struct {
 	published atomic.Uint64
 	resent    atomic.Uint64
 	oldest    atomic.Int64 // Unix ns
+	open      atomic.Int64
 }
 
 // Stats returns the current figures.
@@ -267,6 +271,7 @@ func (j *Journal) Stats() Stats {
 		InFlight:  int(j.stats.inFlight.Load()),
 		Published: j.stats.published.Load(),
 		Resent:    j.stats.resent.Load(),
+		Open:      int(j.stats.open.Load()),
 	}
 	if t := j.stats.oldest.Load(); t != 0 {
 		s.Lag = time.Since(time.Unix(0, t))

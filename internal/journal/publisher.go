@@ -46,11 +46,18 @@ const (
 // Run publishes what the journal holds and what comes, until ctx is done. It
 // outlasts any outage of NATS. It fails when the journal itself can't be read
 // or written; then nothing more is published, and soon nothing more accepted.
-// It is called once.
+// It may be called again after it has returned, with another connection.
 func (j *Journal) Run(ctx context.Context, js jetstream.JetStream) error {
-	if !j.run.CompareAndSwap(false, true) {
-		return errors.New("journal: Run is called once")
+	if !j.run.TryLock() {
+		return errors.New("journal: Run is called while it runs")
 	}
+	defer j.run.Unlock()
+	if j.ran {
+		if err := j.recall(); err != nil {
+			return err
+		}
+	}
+	j.ran = true
 	out, err := newOutbox(js.Conn(), j.opts.Log, &j.stats)
 	if err != nil {
 		return err
@@ -64,6 +71,29 @@ func (j *Journal) Run(ctx context.Context, js jetstream.JetStream) error {
 	p.reader = j.log.NewReader(p.pos)
 	err = p.loop(ctx)
 	return errors.Join(err, p.reader.Close(), out.close())
+}
+
+// recall reads from the log where a publisher begins. Sessions that are open go on.
+func (j *Journal) recall() error {
+	first, _ := j.log.Bounds()
+	start := startState{seals: map[string]map[uint64]seal{}, open: map[string]bool{}, ended: map[string]bool{}}
+	reader := j.log.NewReader(first)
+	for {
+		rec, _, _, err := reader.Next()
+		if err == nil {
+			err = start.visit(rec)
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return errors.Join(err, reader.Close())
+		}
+	}
+	start.open, start.ended = nil, nil
+	j.start = start
+	j.stats.read.Store(start.checkpoint.From)
+	return reader.Close()
 }
 
 func (p *publisher) loop(ctx context.Context) error {

@@ -61,6 +61,7 @@ func (r *Recorder) Started(s event.SessionStarted) error {
 		r.state.Store(stateNew)
 		return err
 	}
+	r.j.stats.open.Add(1)
 	return nil
 }
 
@@ -131,6 +132,7 @@ func (r *Recorder) Ended(e event.SessionEnded) error {
 		r.state.Store(stateOpen)
 		return err
 	}
+	r.j.stats.open.Add(-1)
 	return nil
 }
 

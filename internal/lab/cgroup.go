@@ -23,8 +23,11 @@ type Cgroup struct {
 	Path string
 }
 
+// slice is what the names of systemd's slices end in.
+const slice = ".slice"
+
 // NewCgroup makes a cgroup with a unique name that starts with name, directly
-// below the cgroup2 mount. Root is needed.
+// below the cgroup2 mount. One whose name ends in ".slice" still does. Root is needed.
 func NewCgroup(name string) (*Cgroup, error) {
 	mount, err := CgroupMount()
 	if err != nil {
@@ -33,7 +36,28 @@ func NewCgroup(name string) (*Cgroup, error) {
 	if name == "" || strings.ContainsAny(name, "/\n") {
 		return nil, fmt.Errorf("cgroup: %q is no name", name)
 	}
+	name, isSlice := strings.CutSuffix(name, slice)
 	path := filepath.Join(mount, name+"-"+strconv.Itoa(os.Getpid())+"-"+rand.Text()[:8])
+	if isSlice {
+		path += slice
+	}
+	if err := os.Mkdir(path, 0o755); err != nil {
+		return nil, fmt.Errorf("cgroup: %w", err)
+	}
+	return &Cgroup{Path: path}, nil
+}
+
+// NewNamedCgroup makes a cgroup of exactly that name, directly below the cgroup2 mount. One
+// that is there already is an error that wraps [fs.ErrExist].
+func NewNamedCgroup(name string) (*Cgroup, error) {
+	mount, err := CgroupMount()
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(mount, name)
+	if filepath.Dir(path) != filepath.Clean(mount) {
+		return nil, fmt.Errorf("cgroup: %q is no name", name)
+	}
 	if err := os.Mkdir(path, 0o755); err != nil {
 		return nil, fmt.Errorf("cgroup: %w", err)
 	}

@@ -65,5 +65,35 @@ func TestCgroupRefusesAPath(t *testing.T) {
 		if _, err := lab.NewCgroup(name); err == nil {
 			t.Errorf("%q was accepted", name)
 		}
+		if _, err := lab.NewNamedCgroup(name); err == nil {
+			t.Errorf("%q was accepted for the whole name", name)
+		}
+	}
+}
+
+func TestNamedCgroupIsNobodyElses(t *testing.T) {
+	fresh, err := lab.NewCgroup("chaperone-lab-test.slice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Base(fresh.Path)
+	if !strings.HasSuffix(name, ".slice") {
+		t.Errorf("the slice's name is %s", name)
+	}
+	if _, err := lab.NewNamedCgroup(name); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("one that is there already: %v", err)
+	}
+	if err := fresh.Remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	named, err := lab.NewNamedCgroup(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if named.Path != fresh.Path {
+		t.Errorf("it is at %s, not at %s", named.Path, fresh.Path)
+	}
+	if err := named.Remove(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -22,7 +22,7 @@ func enter(ns Namespace) error {
 		return err
 	}
 	if err := hostsFile(ns.Hosts); err != nil {
-		return err
+		return fmt.Errorf("isolate: %w", err)
 	}
 	const bpffs = "/sys/fs/bpf"
 	if err := unix.Mount("none", bpffs, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
@@ -74,21 +74,6 @@ func hostsFile(hosts map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(hosts)) {
 		text += hosts[name] + " " + strings.ToLower(name) + "\n"
 	}
-	f, err := os.CreateTemp("", "chaperone-lab-hosts-")
-	if err != nil {
-		return fmt.Errorf("isolate: hosts file: %w", err)
-	}
-	defer f.Close()
-	// The mount keeps the file alive after its name is gone.
-	defer os.Remove(f.Name())
-	if _, err := f.WriteString(text); err != nil {
-		return fmt.Errorf("isolate: hosts file: %w", err)
-	}
-	if err := f.Chmod(0o644); err != nil {
-		return fmt.Errorf("isolate: hosts file: %w", err)
-	}
-	if err := unix.Mount(f.Name(), "/etc/hosts", "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("isolate: mount over /etc/hosts: %w", err)
-	}
-	return nil
+	_, err := CoverFile("/etc/hosts", text)
+	return err
 }

@@ -49,6 +49,12 @@ func inside(play string) int {
 		fmt.Println("waiting")
 		<-signals
 		return 8
+	case "network":
+		if err := network(); err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		return 7
 	case "die":
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	}

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"slices"
@@ -29,17 +30,21 @@ type Sockets interface {
 	Listen(ctx context.Context, ns intercept.Namespace) ([]*net.TCPListener, error)
 	ListenDatagrams(ctx context.Context, ns intercept.Namespace, workload uint64) (*intercept.Datagrams, error)
 	GuardPlanner(ns intercept.Namespace, workload uint64) ([]int, error)
+	Attribute(index int, workload uint64) error
 	Unguard(index int) error
+	Inherit(l *net.TCPListener) error
+	InheritDatagrams(workload uint64, conns []*net.UDPConn) (*intercept.Datagrams, error)
 }
 
-// Options configure a [Keeper]. all above PerWorkload are required.
+// Options configure a [Keeper]. Sockets, CgroupRoot, Serve and ServeDatagrams are required.
 type Options struct {
 	Sockets Sockets
 	// CgroupRoot is where the root of the cgroup hierarchy is mounted. Required.
 	CgroupRoot string
 	// Serve accepts from a listener, and ServeDatagrams answers a workload's
 	// datagrams, until ctx is done or the socket is closed.
-	Serve          func(ctx context.Context, l *net.TCPListener) error
+	// Serve returns when the connections that it has accepted have ended.
+	Serve          func(ctx context.Context, l net.Listener) error
 	ServeDatagrams func(ctx context.Context, conn *net.UDPConn, workload uint64) error
 	// PerWorkload bounds the namespaces that one workload is served in at
 	// once (default 16), Total those of all (default 4096).
@@ -47,7 +52,11 @@ type Options struct {
 	// Every is how often namespaces without processes are looked for; 0 means
 	// 30 s.
 	Every time.Duration
-	Log   zerolog.Logger
+	// Inherited are the sockets of another process, which the keeper owns then.
+	Inherited []Handover
+	// Paused keeps the keeper from accepting anything until [Keeper.Resume].
+	Paused bool
+	Log    zerolog.Logger
 }
 
 // ErrTooMany is returned by [Keeper.Visit] when a bound of [Options] is reached.
@@ -67,12 +76,13 @@ type Keeper struct {
 
 	mu     sync.Mutex // held while sockets are opened and closed too
 	closed bool
+	paused bool
 	spaces map[ID]*space
 }
 
 // space is one namespace.
 type space struct {
-	listeners []*net.TCPListener
+	listeners []*gate
 	tenants   map[uint64]*tenant // by workload
 }
 
@@ -81,6 +91,12 @@ type tenant struct {
 	datagrams  *intercept.Datagrams
 	interfaces []int
 	cgroup     string
+	// inherited says that the namespace's interfaces are guarded by an earlier
+	// process's programs.
+	inherited bool
+
+	answering sync.WaitGroup // its datagrams
+	stop      context.CancelFunc
 }
 
 // New makes a keeper that serves the daemon's own namespace at once. Stop it
@@ -99,12 +115,18 @@ func New(ctx context.Context, opts Options) (*Keeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &Keeper{opts: opts, own: own, spaces: map[ID]*space{}}
+	k := &Keeper{opts: opts, own: own, paused: opts.Paused, spaces: map[ID]*space{}}
 	k.ctx, k.stop = context.WithCancel(context.WithoutCancel(ctx))
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if _, err := k.open(ctx, own, intercept.Namespace{}); err != nil {
+	err = k.inherit(opts.Inherited)
+	if err == nil && k.spaces[own] == nil {
+		_, err = k.open(ctx, own, intercept.Namespace{})
+	}
+	if err != nil {
+		err = errors.Join(err, k.abandon())
 		k.stop()
+		k.serving.Wait()
 		return nil, err
 	}
 	return k, nil
@@ -130,7 +152,7 @@ func (k *Keeper) Visit(ctx context.Context, workload uint64, cgroup string, pid 
 	}
 	s := k.spaces[place.ID]
 	if s != nil && s.tenants[workload] != nil {
-		return nil
+		return k.guardAgain(s, s.tenants[workload], ns, workload)
 	}
 	if n := k.count(workload); n >= k.opts.PerWorkload {
 		return fmt.Errorf("%w: workload %d is served in %d already", ErrTooMany, workload, n)
@@ -145,15 +167,20 @@ func (k *Keeper) Visit(ctx context.Context, workload uint64, cgroup string, pid 
 		}
 	}
 	t := &tenant{cgroup: cgroup}
-	err = k.settle(ctx, t, ns, workload)
+	err = k.settle(ctx, s, t, ns, workload)
 	if err != nil {
-		err = errors.Join(err, k.evict(t))
+		err = errors.Join(err, k.evict(s, t))
 		if fresh {
 			err = errors.Join(err, k.leave(place.ID, s))
 		}
 		return err
 	}
 	s.tenants[workload] = t
+	for _, index := range t.interfaces {
+		if err := k.attribute(s, index); err != nil {
+			return err
+		}
+	}
 	k.opts.Log.Info().Uint64("workload", workload).Stringer("namespace", place.ID).Ints("interfaces", t.interfaces).
 		Msg("planner is served in its network namespace")
 	return nil
@@ -176,45 +203,99 @@ func (k *Keeper) open(ctx context.Context, id ID, ns intercept.Namespace) (*spac
 	if err != nil {
 		return nil, err
 	}
-	s := &space{listeners: listeners, tenants: map[uint64]*tenant{}}
+	return k.serve(id, listeners), nil
+}
+
+// serve accepts from the listeners of a namespace.
+func (k *Keeper) serve(id ID, listeners []*net.TCPListener) *space {
+	s := &space{tenants: map[uint64]*tenant{}}
 	k.spaces[id] = s
 	for _, l := range listeners {
+		g := newGate(l)
+		if k.paused {
+			g.shut()
+		}
+		s.listeners = append(s.listeners, g)
 		k.serving.Go(func() {
-			if err := k.opts.Serve(k.ctx, l); err != nil && k.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
+			if err := k.opts.Serve(k.ctx, g); err != nil && k.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
 				k.opts.Log.Error().Err(err).Stringer("namespace", id).Msg("a listener failed; its namespace is refused until it is opened anew")
-				l.Close()
+				g.Close()
 			}
 		})
 	}
-	return s, nil
+	return s
 }
 
 // settle guards a workload's way out of a namespace and opens its sockets for
 // datagrams.
-func (k *Keeper) settle(ctx context.Context, t *tenant, ns intercept.Namespace, workload uint64) (err error) {
-	if t.interfaces, err = k.opts.Sockets.GuardPlanner(ns, workload); err != nil {
+func (k *Keeper) settle(ctx context.Context, s *space, t *tenant, ns intercept.Namespace, workload uint64) (err error) {
+	if t.interfaces, err = k.opts.Sockets.GuardPlanner(ns, whose(s, workload)); err != nil {
 		return err
 	}
 	if t.datagrams, err = k.opts.Sockets.ListenDatagrams(ctx, ns, workload); err != nil {
 		return err
 	}
+	k.answer(t, workload)
+	return nil
+}
+
+// answer answers a tenant's datagrams, unless the keeper is paused.
+func (k *Keeper) answer(t *tenant, workload uint64) {
+	if k.paused {
+		return
+	}
+	ctx, stop := context.WithCancel(k.ctx)
+	t.stop = stop
 	for _, conn := range t.datagrams.Conns {
-		k.serving.Go(func() {
-			if err := k.opts.ServeDatagrams(k.ctx, conn, workload); err != nil && k.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
+		k.serving.Add(1)
+		t.answering.Go(func() {
+			defer k.serving.Done()
+			if err := k.opts.ServeDatagrams(ctx, conn, workload); err != nil && ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
 				k.opts.Log.Error().Err(err).Uint64("workload", workload).Msg("answering datagrams failed; they are refused")
 			}
 		})
 	}
-	return nil
 }
 
-func (k *Keeper) evict(t *tenant) error {
+// whose is who is behind a namespace's interfaces when the workload is there too.
+func whose(s *space, workload uint64) uint64 {
+	for other := range s.tenants {
+		if other != workload {
+			return intercept.SeveralPlanners
+		}
+	}
+	return workload
+}
+
+// attribute says whose packets come from an interface, and ends its guard when they are
+// nobody's.
+func (k *Keeper) attribute(s *space, index int) error {
+	var behind []uint64
+	for workload, t := range s.tenants {
+		if slices.Contains(t.interfaces, index) {
+			behind = append(behind, workload)
+		}
+	}
+	switch len(behind) {
+	case 0:
+		return k.opts.Sockets.Unguard(index)
+	case 1:
+		return k.opts.Sockets.Attribute(index, behind[0])
+	}
+	return k.opts.Sockets.Attribute(index, intercept.SeveralPlanners)
+}
+
+// evict ends what was there for a workload that is no tenant of the namespace any more.
+func (k *Keeper) evict(s *space, t *tenant) error {
 	var errs []error
 	if t.datagrams != nil {
 		errs = append(errs, t.datagrams.Close())
 	}
+	if t.stop != nil {
+		t.stop()
+	}
 	for _, index := range t.interfaces {
-		errs = append(errs, k.opts.Sockets.Unguard(index))
+		errs = append(errs, k.attribute(s, index))
 	}
 	return errors.Join(errs...)
 }
@@ -246,7 +327,7 @@ func (k *Keeper) Leave(workload uint64) error {
 	for id, s := range k.spaces {
 		if t := s.tenants[workload]; t != nil {
 			delete(s.tenants, workload)
-			errs = append(errs, k.evict(t), k.leave(id, s))
+			errs = append(errs, k.evict(s, t), k.leave(id, s))
 		}
 	}
 	return errors.Join(errs...)
@@ -279,6 +360,10 @@ func (k *Keeper) sweep() {
 	present := map[uint64]map[ID]bool{}
 	for workload, cgroup := range cgroups {
 		ids, err := Namespaces(cgroup)
+		if errors.Is(err, fs.ErrNotExist) {
+			present[workload] = nil
+			continue
+		}
 		if err != nil {
 			continue // its end is somebody else's to notice
 		}
@@ -289,11 +374,12 @@ func (k *Keeper) sweep() {
 	for id, s := range k.spaces {
 		for workload, t := range s.tenants {
 			// In the daemon's own nothing is lost by staying.
-			if there := present[workload]; there == nil || there[id] || id == k.own {
+			there, looked := present[workload]
+			if !looked || there[id] || id == k.own && there != nil {
 				continue
 			}
 			delete(s.tenants, workload)
-			if err := errors.Join(k.evict(t), k.leave(id, s)); err != nil {
+			if err := errors.Join(k.evict(s, t), k.leave(id, s)); err != nil {
 				k.opts.Log.Warn().Err(err).Stringer("namespace", id).Msg("leaving a network namespace")
 			}
 		}
@@ -316,6 +402,9 @@ func (k *Keeper) Close() error {
 	for _, s := range k.spaces {
 		for _, t := range s.tenants {
 			errs = append(errs, t.datagrams.Close())
+			if t.stop != nil {
+				t.stop()
+			}
 		}
 		errs = append(errs, s.close())
 	}

@@ -19,8 +19,9 @@ type ID struct{ Device, Inode uint64 }
 // String is the inode, by which ip-netns(8) and /proc name it.
 func (id ID) String() string { return "net:[" + strconv.FormatUint(id.Inode, 10) + "]" }
 
-// Own is the namespace of the calling process.
-func Own() (ID, error) { return idAt("/proc/self/ns/net") }
+// Own is the namespace of the calling process: of the threads that it works with. The
+// first one, which /proc/self shows, may have been left in another.
+func Own() (ID, error) { return idAt("/proc/thread-self/ns/net") }
 
 // IDOf is the namespace of a process.
 func IDOf(pid int) (ID, error) { return idAt("/proc/" + strconv.Itoa(pid) + "/ns/net") }

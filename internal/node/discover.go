@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"chaperone.dev/chaperone/internal/workload"
 	"chaperone.dev/chaperone/internal/workload/cgroupwatch"
@@ -59,7 +60,7 @@ func (n *node) openDiscovery() error {
 func (d *discovery) openPods(spec policy.NodeKubernetesSpec) error {
 	config, err := pods.Config(spec.Kubeconfig)
 	if err != nil {
-		return fmt.Errorf("Kubernetes: %w", err)
+		return fmt.Errorf("the cluster: %w", err)
 	}
 	name := spec.NodeName
 	if name == "" {
@@ -67,7 +68,7 @@ func (d *discovery) openPods(spec policy.NodeKubernetesSpec) error {
 	}
 	if name == "" {
 		if name, err = os.Hostname(); err != nil {
-			return fmt.Errorf("Kubernetes: this node's name: %w", err)
+			return fmt.Errorf("the cluster: this node's name: %w", err)
 		}
 	}
 	d.pods, err = pods.New(pods.Options{Config: config, Node: name, Changed: d.podChanged, Log: d.node.log})
@@ -111,8 +112,8 @@ func (d *discovery) removed(c cgroupwatch.Cgroup) {
 	if f == nil {
 		return
 	}
-	if _, planner := d.node.jobs.ByCgroup(c.ID); planner {
-		d.node.jobs.Gone(context.Background(), c.ID)
+	if _, planner := d.node.jobs().ByCgroup(c.ID); planner {
+		d.node.jobs().Gone(context.Background(), c.ID)
 		return
 	}
 	if err := d.node.interceptor.Withdraw(c.ID); err != nil {
@@ -185,7 +186,7 @@ func (d *discovery) look(f *found) {
 }
 
 func (d *discovery) adopt(f *found, job workload.Found) error {
-	adopted, err := d.node.jobs.Adopt(job)
+	adopted, err := d.node.jobs().Adopt(job)
 	if err != nil {
 		return err
 	}
@@ -214,17 +215,11 @@ func local(subject string) policy.Principal {
 }
 
 // run finds jobs until ctx is done.
-func (d *discovery) run(ctx context.Context) error { return d.cgroups.Run(ctx) }
-
-// isKnown tells whether the cgroup of a process was looked at: "chaperone admit" asks.
-func (d *discovery) isKnown(cgroup string) (id uint64, known, planner bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for id, f := range d.known {
-		if cgroup == f.Path || strings.HasPrefix(cgroup, f.Path+"/") {
-			_, planner = d.node.jobs.ByCgroup(id)
-			return id, true, planner
-		}
+func (d *discovery) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.cgroups.Run(ctx) })
+	if d.pods != nil {
+		group.Go(func() error { return d.pods.Run(ctx) })
 	}
-	return 0, false, false
+	return group.Wait()
 }

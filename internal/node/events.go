@@ -31,7 +31,8 @@ type events struct {
 	node    *node
 	server  *bus.Server // nil: NATS is elsewhere
 	conns   []*nats.Conn
-	sink    *sink.Sink // nil: the sink is elsewhere
+	sink    *sink.Sink          // nil: the sink is elsewhere
+	js      jetstream.JetStream // to publish with
 	url     string
 	auditor string
 
@@ -40,22 +41,27 @@ type events struct {
 	ctx  context.Context // of the work: it ends when a part fails
 }
 
-// openEvents opens the journal and begins to publish what is in it.
-func (n *node) openEvents(ctx context.Context) (_ *events, err error) {
-	e := &events{node: n}
-	n.journal, err = journal.Open(journal.Options{
-		Dir: filepath.Join(n.opts.State, "journal"), MaxBytes: int64(n.spec.Journal.MaxBytes),
+// journalDir is the first of the node's journals.
+func (n *node) journalDir() string { return filepath.Join(n.opts.State, "journal") }
+
+// openJournal opens a journal that no other daemon holds.
+func (n *node) openJournal() (err error) {
+	n.journal, err = journal.OpenFree(journal.Options{
+		Dir: n.journalDir(), MaxBytes: int64(n.spec.Journal.MaxBytes),
 		Cluster: n.origin.Cluster, Node: n.origin.Node, Key: n.key, Log: n.log,
 		OnDegraded: func(used, limit int64) {
 			n.log.Error().Int64("used", used).Int64("limit", limit).Msg("the journal fills: NATS does not take what is recorded")
 		},
 	})
-	if err != nil {
-		return nil, err
-	}
+	return err
+}
+
+// openEvents begins to publish what is in the journal.
+func (n *node) openEvents(ctx context.Context) (_ *events, err error) {
+	e := &events{node: n}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, e.close())
+			err = errors.Join(err, e.close(true))
 		}
 	}()
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -65,11 +71,10 @@ func (n *node) openEvents(ctx context.Context) (_ *events, err error) {
 	if n.opts.Embedded {
 		connect = e.connectEmbedded
 	}
-	js, err := connect(ctx)
-	if err != nil {
+	if e.js, err = connect(ctx); err != nil {
 		return nil, err
 	}
-	e.work.Go(func() error { return n.journal.Run(e.ctx, js) })
+	e.work.Go(func() error { return n.journal.Run(e.ctx, e.js) })
 	return e, nil
 }
 
@@ -137,11 +142,23 @@ func (e *events) watch(ctx context.Context) error {
 	}
 }
 
+// closeEvents closes the way of what is recorded; drain waits for what is under way.
+func (n *node) closeEvents(drain bool) error {
+	if n.events == nil {
+		return nil
+	}
+	e := n.events
+	n.events = nil
+	return e.close(drain)
+}
+
 // close publishes what is left, for a moment, and closes the way.
-func (e *events) close() error {
+func (e *events) close(drain bool) error {
 	var errs []error
 	if e.stop != nil {
-		e.drain()
+		if drain {
+			e.drain()
+		}
 		e.stop()
 		errs = append(errs, e.work.Wait())
 	}
@@ -154,7 +171,7 @@ func (e *events) close() error {
 	if e.server != nil {
 		e.server.Shutdown()
 	}
-	return errors.Join(append(errs, e.node.journal.Close())...)
+	return errors.Join(errs...)
 }
 
 // drain waits until NATS has acknowledged what was recorded.

@@ -47,7 +47,7 @@ func (n *node) Identify(ctx context.Context, job workload.Job) (workload.Job, er
 	if err != nil {
 		return job, err
 	}
-	return n.jobs.Identify(job, principal), nil
+	return n.jobs().Identify(job, principal), nil
 }
 
 // tokenOf reads a file as the job's processes see it.

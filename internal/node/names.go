@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"net/netip"
@@ -23,7 +24,8 @@ type names struct {
 
 	// mu is held from reading the registry to writing the kernel's maps, lest an
 	// address that was learnt meanwhile be taken away again.
-	mu sync.Mutex
+	mu  sync.Mutex
+	set *policy.Set // whose egress is in force
 }
 
 // openNames makes the registry of targets, and the resolver that answers planners.
@@ -44,7 +46,7 @@ func (n *node) openNames() (err error) {
 	n.targets = target.New(target.Options{
 		Search: n.resolver.SearchDomains,
 		Changed: func() {
-			if err := n.names.refresh(n.documents.Load()); err != nil {
+			if err := n.names.refresh(nil); err != nil {
 				n.log.Error().Err(err).Msg("the kernel can't be told of names' new addresses; those of before stay in force")
 			}
 		},
@@ -56,7 +58,7 @@ func (n *node) openNames() (err error) {
 // Admit implements [resolver.Watcher]: a job that may go to listed destinations
 // only has no use for other names, but as a way out by themselves.
 func (s *names) Admit(workload uint64, name string) bool {
-	job, ok := s.node.jobs.ByCgroup(workload)
+	job, ok := s.node.jobs().ByCgroup(workload)
 	if !ok {
 		return false
 	}
@@ -77,6 +79,12 @@ func (s *names) Admit(workload uint64, name string) bool {
 func (s *names) Learned(_ context.Context, workload uint64, name string, addrs []netip.Addr, _ time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.node.released.Load() {
+		return errors.New("another daemon has taken over, and is to be asked")
+	}
+	if s.set == nil {
+		return errors.New("nothing is in force yet")
+	}
 	about, ok := s.node.targets.Learn(workload, name, addrs)
 	if !ok {
 		return fmt.Errorf("%s has more addresses than can be kept", name)
@@ -87,7 +95,7 @@ func (s *names) Learned(_ context.Context, workload uint64, name string, addrs [
 				return err
 			}
 		}
-		for _, document := range s.node.documents.Load().Workloads {
+		for _, document := range s.set.Workloads {
 			if err := s.node.interceptor.Allow(profileOf(document), destinations(document, wanted, addrs)); err != nil {
 				return err
 			}
@@ -96,10 +104,20 @@ func (s *names) Learned(_ context.Context, workload uint64, name string, addrs [
 	return nil
 }
 
-// refresh tells the kernel all that a set says of addresses.
+// refresh tells the kernel all that a set says of addresses; nil is the one of before.
 func (s *names) refresh(set *policy.Set) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.node.released.Load() {
+		return nil
+	}
+	if set == nil {
+		set = s.set
+	}
+	if set == nil {
+		return nil // the first one is on its way
+	}
+	s.set = set
 	if err := s.node.interceptor.Protect(s.node.targets.Known()); err != nil {
 		return err
 	}

@@ -7,18 +7,15 @@ package node
 import (
 	"context"
 	"crypto/ed25519"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"reflect"
 	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"chaperone.dev/chaperone/internal/certs"
 	"chaperone.dev/chaperone/internal/control"
@@ -31,7 +28,6 @@ import (
 	"chaperone.dev/chaperone/internal/resolver"
 	"chaperone.dev/chaperone/internal/session"
 	"chaperone.dev/chaperone/internal/target"
-	"chaperone.dev/chaperone/internal/version"
 	"chaperone.dev/chaperone/internal/workload"
 	"chaperone.dev/chaperone/pkg/event"
 	"chaperone.dev/chaperone/pkg/policy"
@@ -50,6 +46,12 @@ type Options struct {
 	// process: "address:port", or empty for nowhere. It takes nobody without
 	// a key.
 	NATSListen string
+	// TakeOver has a daemon that runs on the same run folder hand over to this one. Where
+	// none runs it changes nothing.
+	TakeOver bool
+	// DrainTimeout bounds how long this daemon, when it has handed over to another
+	// one, goes on with the sessions that it has; 0 means an hour.
+	DrainTimeout time.Duration
 	// Reload asks for the documents to be read again.
 	Reload <-chan os.Signal
 	// Probe is a command that calls [intercept.Probe]; see there.
@@ -96,11 +98,20 @@ type node struct {
 	discovery   *discovery
 	credentials *credential.Manager
 	identities  identities
-	jobs        *workload.Registry
+	registry    atomic.Pointer[workload.Registry]
 	sessions    *session.Server
+	settingUp   arrivals
+	events      *events
+	from        *predecessor // nil: none was taken over from
+	released    atomic.Bool  // another daemon writes the kernel's maps
 }
 
-// Run runs a node until ctx is done or a part of it fails. With it stopped,
+// jobs are the node's. Those of before are forgotten when this daemon takes its place
+// back.
+func (n *node) jobs() *workload.Registry { return n.registry.Load() }
+
+// Run runs a node until ctx is done or a part of it fails, or until it has handed over
+// to another daemon and its last session has ended. With it stopped,
 // the kernel goes on to divert planners' connections to where nobody listens:
 // they are refused.
 func Run(ctx context.Context, opts Options) (err error) {
@@ -108,6 +119,9 @@ func Run(ctx context.Context, opts Options) (err error) {
 		return err
 	}
 	tune()
+	if opts.DrainTimeout == 0 {
+		opts.DrainTimeout = time.Hour
+	}
 	n := &node{opts: opts, log: opts.Log}
 	if err := n.readDocuments(); err != nil {
 		return err
@@ -115,22 +129,31 @@ func Run(ctx context.Context, opts Options) (err error) {
 	if err := n.openKeys(); err != nil {
 		return err
 	}
-	// The group's context ends when any part fails; parts that others need to
-	// the last (journal, bus) are stopped after it.
-	group, running := errgroup.WithContext(ctx)
-
+	if opts.TakeOver {
+		if n.from, err = n.takeOver(ctx); err != nil {
+			return err
+		}
+		defer n.from.close()
+	}
 	// Sockets keep the cgroup they are made in, so the daemon moves into its
 	// own before it makes any.
-	if err := n.openEnforcement(running); err != nil {
+	if err := n.openEnforcement(ctx); err != nil {
 		return err
 	}
 	defer n.interceptor.Close()
-	events, err := n.openEvents(ctx)
-	if err != nil {
+	// Now that no other daemon's clients are misled.
+	if err := n.authority.WriteTrust(filepath.Join(n.spec.RunDir, trustDir)); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, events.close()) }()
-	if err := n.openCredentials(running); err != nil {
+	if err := n.openJournal(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.journal.Close()) }()
+	if n.events, err = n.openEvents(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.closeEvents(true)) }()
+	if err := n.openCredentials(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.closeCredentials(ctx)) }()
@@ -138,44 +161,112 @@ func Run(ctx context.Context, opts Options) (err error) {
 		return err
 	}
 	n.openSessions()
-	if err := n.enforce(running, n.documents.Load()); err != nil {
+	if err := n.enforce(ctx, n.documents.Load()); err != nil {
 		return err
+	}
+	if err := n.openSpaces(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.closeSpaces()) }()
+	for {
+		successor, err := n.serve(ctx)
+		if successor == nil {
+			return err
+		}
+		err = n.handOver(ctx, successor)
+		if err == nil {
+			return n.drain(ctx, successor)
+		}
+		n.log.Error().Err(err).Msg("the daemon that was to take over is not ready; this one goes on")
+		if err := errors.Join(successor.close(), n.takeBack(ctx)); err != nil {
+			return err
+		}
+	}
+}
+
+// serve does a node's work until ctx is done, a part fails, or another daemon asks to
+// take over, which it returns then.
+func (n *node) serve(ctx context.Context) (_ *successor, err error) {
+	// The group's context ends when any part fails; parts that others need to
+	// the last (journal, bus) are stopped after it.
+	serving, stop := context.WithCancel(ctx)
+	defer stop()
+	group, running := errgroup.WithContext(serving)
+	defer func() {
+		stop()
+		if werr := group.Wait(); err == nil {
+			err = werr
+		}
+	}()
+	if n.events == nil {
+		if n.events, err = n.openEvents(ctx); err != nil && ctx.Err() != nil {
+			return nil, nil // it is being stopped, and is
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	watchInterfaces, err := n.guardInterfaces()
 	if err != nil {
-		return err
-	}
-	if err := n.openSpaces(running); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, n.spaces.Close()) }()
-	if err := n.openDiscovery(); err != nil {
-		return err
+		return nil, err
 	}
 	group.Go(func() error { return watchInterfaces(running) })
-	group.Go(func() error { return n.spaces.Run(running) })
+	if err := n.openDiscovery(); err != nil {
+		return nil, err
+	}
+	// From here on it is this daemon that serves, and nobody else.
+	if err := n.from.ready(); err != nil {
+		return nil, err
+	}
+	n.spaces.Resume()
 	group.Go(func() error { return n.discovery.run(running) })
+	successors, err := n.awaitSuccessor(running)
+	if err != nil {
+		return nil, err
+	}
+	group.Go(func() error { return n.spaces.Run(running) })
 	group.Go(func() error { return n.exempt(running) })
 	group.Go(func() error { return n.targets.Run(running) })
-	group.Go(func() error { return n.jobs.Run(running) })
+	group.Go(func() error { return n.jobs().Run(running) })
 	group.Go(func() error { return n.reportBypasses(running) })
+	group.Go(func() error { return n.reportUntold(running) })
+	group.Go(func() error { return n.keepPinned(running) })
 	group.Go(func() error { return n.reloadDocuments(running) })
 	group.Go(func() error {
 		return control.Serve(running, filepath.Join(n.spec.RunDir, control.SocketName), n)
 	})
-	group.Go(func() error { return events.watch(running) })
+	group.Go(func() error { return n.events.watch(running) })
+	group.Go(func() error { return n.journal.Adopt(running, n.journalDir(), n.events.js) })
+	group.Go(func() error { return n.followPredecessor(running) })
+	var next *successor
+	group.Go(func() error {
+		next = successors(running)
+		stop()
+		return nil
+	})
 
+	// What ran before is known again before anybody is told that it is served.
+	select {
+	case <-n.discovery.cgroups.Ready():
+	case <-running.Done():
+	}
 	n.announce()
-	if opts.Ready != nil {
-		opts.Ready(Status{
-			Node: n.origin.Node, RunDir: n.spec.RunDir, NATS: events.url, Auditor: events.auditor,
+	if n.opts.Ready != nil {
+		n.opts.Ready(Status{
+			Node: n.origin.Node, RunDir: n.spec.RunDir, NATS: n.events.url, Auditor: n.events.auditor,
 			Revision: n.documents.Load().Revision,
 		})
+		n.opts.Ready = nil
 	}
-	notify("READY=1")
+	n.notifyReady()
 	err = group.Wait()
-	notify("STOPPING=1")
-	return err
+	if err != nil && next != nil {
+		return nil, errors.Join(err, next.close())
+	}
+	if next == nil {
+		notify("STOPPING=1")
+	}
+	return next, err
 }
 
 // readDocuments reads the documents for the first time. Without a good set
@@ -204,10 +295,8 @@ func (n *node) openKeys() (err error) {
 	if n.authority, err = certs.Open(keys); err != nil {
 		return err
 	}
-	if n.key, err = certs.NodeKey(keys); err != nil {
-		return err
-	}
-	return n.authority.WriteTrust(filepath.Join(n.spec.RunDir, trustDir))
+	n.key, err = certs.NodeKey(keys)
+	return err
 }
 
 // openEnforcement puts the kernel's programs in force. They are attached
@@ -219,6 +308,7 @@ func (n *node) openEnforcement(ctx context.Context) (err error) {
 		Port:     uint16(n.spec.ListenPort),
 		NodeBelt: n.spec.Belt == policy.BeltNode,
 		Probe:    n.opts.Probe,
+		Beside:   n.from.cgroup(),
 		Log:      n.log,
 	})
 	return err
@@ -236,6 +326,9 @@ func (n *node) openCredentials(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if n.from != nil {
+		n.credentials.Inherit(n.from.lives)
+	}
 	// What an earlier run granted and could not take back dies now, before
 	// anything new is granted. A target that is down is tried again later.
 	if err := n.credentials.Recover(ctx); err != nil {
@@ -245,15 +338,18 @@ func (n *node) openCredentials(ctx context.Context) (err error) {
 }
 
 // closeCredentials takes back what was granted: a node that doesn't run has
-// no live credential anywhere.
+// no live credential anywhere. What another daemon goes on with is its.
 func (n *node) closeCredentials(ctx context.Context) error {
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
+	if !n.from.succeeded() {
+		return errors.Join(n.credentials.Suspend(closing), n.credentials.Close(closing))
+	}
 	return n.credentials.Close(closing)
 }
 
-func (n *node) openJobs() (err error) {
-	n.jobs, err = workload.Open(workload.Options{
+func (n *node) openJobs() error {
+	registry, err := workload.Open(workload.Options{
 		Cgroups:  filepath.Join(n.interceptor.Ancestor(), "jobs"),
 		Dir:      filepath.Join(n.opts.State, "jobs"),
 		Enforcer: n.interceptor,
@@ -261,13 +357,19 @@ func (n *node) openJobs() (err error) {
 		Stirred:  n.visit,
 		Log:      n.log,
 	})
+	if err == nil {
+		n.registry.Store(registry)
+	}
 	return err
 }
+
+// ByCgroup implements [session.Jobs].
+func (n *node) ByCgroup(id uint64) (workload.Job, bool) { return n.jobs().ByCgroup(id) }
 
 func (n *node) openSessions() {
 	n.sessions = session.New(session.Options{
 		Cluster: n.origin.Cluster, Node: n.origin.Node,
-		Origins: n.interceptor, Jobs: n.jobs, Identities: n, DNS: n.resolver.ServeTCP, Targets: n.targets, Policies: n.documents.Load,
+		Origins: n, Jobs: n, Identities: n, DNS: n.resolver.ServeTCP, Targets: n.targets, Policies: n.documents.Load,
 		Credentials: n.credentials, Certificates: n.authority, Journal: n.journal,
 		Parser: pgsql.NewParser(pgsql.Options{}), Limits: n.spec.Limits, Log: n.log,
 	})
@@ -285,128 +387,6 @@ func (n *node) jobEnded(ctx context.Context, job workload.Job, why string) {
 		n.log.Warn().Err(err).Str("job", job.ID).Msg("leaving the job's network namespaces")
 	}
 	n.targets.Forget(job.CgroupID)
-}
-
-// enforce puts a set's targets in force: names are resolved, and the kernel
-// diverts their ports wherever planners use them.
-func (n *node) enforce(ctx context.Context, set *policy.Set) error {
-	ports, err := target.Ports(set.Targets)
-	if err == nil && ports[dnsPort] != "" {
-		err = fmt.Errorf("port %d can't be a target's: it is where planners' names are resolved", dnsPort)
-	}
-	if err := errors.Join(err, checkProfiles(set)); err != nil {
-		return err
-	}
-	var others []string
-	for _, document := range set.Workloads {
-		others = append(others, namesOf(document)...)
-	}
-	if err := n.targets.Set(ctx, set.Targets, others); err != nil {
-		return err
-	}
-	captures := []intercept.Capture{{Port: dnsPort, Action: intercept.Redirect, Protocol: session.ProtocolDNS, Datagrams: true}}
-	for port := range ports {
-		captures = append(captures, intercept.Capture{Port: port, Action: intercept.Redirect, Protocol: session.ProtocolPostgres})
-	}
-	if err := errors.Join(n.names.refresh(set), n.interceptor.Capture(captures)); err != nil {
-		return err
-	}
-	for _, job := range n.jobs.Jobs() {
-		if document := set.Workload(job.Workload); document != nil {
-			if err := n.jobs.Restrict(job, profileOf(document)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// dnsPort is where names are resolved (RFC 1035 section 4.2).
-const dnsPort = 53
-
-// exemptEvery is how often cgroups that are exempt from the node's belt are looked for.
-const exemptEvery = 10 * time.Second
-
-// exempt lets the cgroups that the Node document lists reach targets, once they are
-// there, until ctx is done.
-func (n *node) exempt(ctx context.Context) error {
-	look := time.NewTicker(exemptEvery)
-	defer look.Stop()
-	for {
-		for _, name := range n.spec.Exempt {
-			_, err := n.interceptor.Exempt(filepath.Join(n.interceptor.CgroupRoot(), name))
-			if err != nil && !errors.Is(err, os.ErrNotExist) {
-				return fmt.Errorf("exempt cgroup %s: %w", name, err)
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-look.C:
-		}
-	}
-}
-
-// reloadDocuments reads the documents again when it is asked to. A set that
-// is refused changes nothing.
-func (n *node) reloadDocuments(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-n.opts.Reload:
-		}
-		set, err := policy.Load(n.opts.Config)
-		if err == nil && !reflect.DeepEqual(set.Node.Spec, n.spec) {
-			err = errors.New("the Node document was changed, which takes a restart")
-		}
-		if err == nil {
-			err = n.enforce(ctx, set)
-		}
-		if err != nil {
-			kept := n.documents.Load().Revision
-			n.log.Error().Err(err).Str("kept", kept).Msg("documents refused; the last good ones stay in force")
-			n.publish("", "", event.PolicyRejected{Kept: kept, Errors: policy.Messages(err)})
-			continue
-		}
-		n.documents.Store(set)
-		n.discovery.lookAgain()
-		n.log.Info().Str("revision", set.Revision).Msg("documents in force")
-		n.publish("", "", event.PolicyLoaded{Revision: set.Revision, Documents: set.Counts()})
-	}
-}
-
-// announce tells the world that the node enforces, and by which key its
-// recordings can be verified.
-func (n *node) announce() {
-	set := n.documents.Load()
-	var kernel unix.Utsname
-	_ = unix.Uname(&kernel)
-	n.publish("", "", event.NodeStarted{
-		Version: version.Version, Kernel: unix.ByteSliceToString(kernel.Release[:]),
-		RecordingKey: base64.StdEncoding.EncodeToString(n.key.Public().(ed25519.PublicKey)),
-	})
-	n.publish("", "", event.PolicyLoaded{Revision: set.Revision, Documents: set.Counts()})
-}
-
-// reportBypasses publishes what the kernel stopped outside of the proxy.
-func (n *node) reportBypasses(ctx context.Context) error {
-	return n.interceptor.Bypasses(ctx, func(b intercept.Bypass) {
-		if b.Outcome == intercept.RefusedClosed {
-			n.sought(ctx, b)
-			return
-		}
-		data := event.Bypass{Process: event.Process(b.Process), SocketType: b.Socket, Hook: b.Hook, Count: 1}
-		if b.Destination.IsValid() {
-			data.Destination = b.Destination.String()
-		}
-		if job, ok := n.jobs.ByCgroup(b.Workload); ok {
-			data.Job = job.ID
-		}
-		n.log.Warn().Str("job", data.Job).Str("destination", data.Destination).Str("socket", data.SocketType).
-			Str("hook", data.Hook).Uint32("pid", data.Process.PID).Msg("attempt to bypass the proxy stopped")
-		n.publish("", data.Job, data)
-	})
 }
 
 // publish records an event of the node. One that can't be recorded is not

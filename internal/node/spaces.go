@@ -21,19 +21,31 @@ func (n *node) openSpaces(ctx context.Context) (err error) {
 	n.spaces, err = netns.New(ctx, netns.Options{
 		Sockets:    n.interceptor,
 		CgroupRoot: n.interceptor.CgroupRoot(),
-		Serve:      func(ctx context.Context, l *net.TCPListener) error { return n.sessions.Serve(ctx, l) },
+		Serve:      func(ctx context.Context, l net.Listener) error { return n.sessions.Serve(ctx, l) },
 		ServeDatagrams: func(ctx context.Context, conn *net.UDPConn, workload uint64) error {
 			return n.resolver.ServeUDP(ctx, conn, func(netip.AddrPort) (uint64, bool) { return workload, true })
 		},
-		Log: n.log,
+		Inherited: n.from.takeSockets(),
+		Paused:    true, // until it is this daemon that serves
+		Log:       n.log,
 	})
 	if err != nil {
 		return err
 	}
-	for _, job := range n.jobs.Jobs() {
+	for _, job := range n.jobs().Jobs() {
 		n.visit(ctx, job)
 	}
 	return nil
+}
+
+// closeSpaces closes the sockets. What another daemon goes on with is left in force.
+func (n *node) closeSpaces() error {
+	if n.released.Load() || !n.from.succeeded() {
+		at, stop := context.WithCancel(context.Background())
+		stop()
+		return n.spaces.Drain(at)
+	}
+	return n.spaces.Close()
 }
 
 // visit has a job served in the namespaces of all its processes.
@@ -64,7 +76,7 @@ func (n *node) visitProcess(ctx context.Context, job workload.Job, pid int) {
 // sought serves a job in a namespace where it was refused since nobody served there:
 // it came to be in another one than it started in.
 func (n *node) sought(ctx context.Context, b intercept.Bypass) {
-	job, ok := n.jobs.ByCgroup(b.Workload)
+	job, ok := n.jobs().ByCgroup(b.Workload)
 	if !ok {
 		return
 	}

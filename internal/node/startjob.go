@@ -66,7 +66,7 @@ func (n *node) startJob(ctx context.Context, peer control.Peer, req control.JobR
 		})
 		return workload.Job{}, err
 	}
-	job, err := n.jobs.Start(workload.Request{
+	job, err := n.jobs().Start(workload.Request{
 		Name: req.Name, Workload: document.Metadata.Name, Principal: principal, Profile: profileOf(document),
 		UID: peer.UID, PID: peer.PID,
 	})

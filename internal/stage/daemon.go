@@ -33,6 +33,28 @@ func (s *Stage) Up(ctx context.Context) (*Daemon, error) {
 	return s.Start(ctx, s.Command(context.Background(), "up", "--config", s.ConfigDir(), "--state", s.Path("state")))
 }
 
+// Upgrade starts another "chaperone up" that takes over from the running one. The stage's
+// daemon is the new one then, and the old one the caller's to wait for.
+func (s *Stage) Upgrade(ctx context.Context, args ...string) (*Daemon, error) {
+	before := s.daemon
+	args = append([]string{"up", "--config", s.ConfigDir(), "--state", s.Path("state"), "--take-over"}, args...)
+	d, err := s.Start(ctx, s.Command(context.Background(), args...))
+	if err != nil {
+		s.daemon = before
+	}
+	return d, err
+}
+
+// Wait waits until the daemon has ended by itself, and says how.
+func (d *Daemon) Wait(ctx context.Context) error {
+	select {
+	case <-d.stopped:
+		return d.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // Start starts a daemon that tells by its first line of output that it
 // enforces.
 func (s *Stage) Start(ctx context.Context, cmd *exec.Cmd) (*Daemon, error) {

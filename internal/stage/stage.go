@@ -55,6 +55,11 @@ type Options struct {
 	Addresses []string
 	// Names are further host names that the server's certificate is for.
 	Names []string
+	// Slice makes the planners' ancestor a slice, in which units can be.
+	Slice bool
+	// Ancestor is the whole name of the planners' ancestor, which must not be
+	// there. Empty: a fresh one.
+	Ancestor string
 	// Plain lets clients in without TLS, too.
 	Plain bool
 	// Durable turns the server's fsync on.
@@ -93,7 +98,16 @@ func New(ctx context.Context, options Options) (_ *Stage, err error) {
 	if err := os.Chmod(s.Dir, 0o755); err != nil {
 		return nil, err
 	}
-	if s.cgroup, err = lab.NewCgroup("chaperone-stage"); err != nil {
+	cgroup := "chaperone-stage"
+	if options.Slice {
+		cgroup += slice
+	}
+	if options.Ancestor != "" {
+		s.cgroup, err = lab.NewNamedCgroup(options.Ancestor)
+	} else {
+		s.cgroup, err = lab.NewCgroup(cgroup)
+	}
+	if err != nil {
 		return nil, err
 	}
 	ca, err := lab.NewCA()
@@ -212,4 +226,10 @@ func (s *Stage) Close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (s *Stage) pinDir() string { return filepath.Join("/sys/fs/bpf", filepath.Base(s.cgroup.Path)) }
+// slice is what the names of slices end in.
+const slice = ".slice"
+
+// pinDir has no dot in its name, which bpffs does not take.
+func (s *Stage) pinDir() string {
+	return filepath.Join("/sys/fs/bpf", strings.TrimSuffix(filepath.Base(s.cgroup.Path), slice))
+}

@@ -11,7 +11,7 @@ type Principal struct {
 
 // Workload is which planner a connection came from.
 type Workload struct {
-	Name string `json:"name"`           // the Workload document's name, or the name given to "chaperone run"
+	Name string `json:"name"`           // as given to "chaperone run", the unit's, or NAMESPACE/POD
 	Job  string `json:"job"`            // the job's id, unique on the node
 	Kind string `json:"kind"`           // "run", "systemd" or "kubernetes"
 	Unit string `json:"unit,omitempty"` // systemd unit

@@ -92,6 +92,13 @@ func setStage(t *testing.T, options stage.Options) *world {
 	return w
 }
 
+// in is the world for a part of its test: what fails there fails that part.
+func (w *world) in(t *testing.T) *world {
+	in := *w
+	in.t = t
+	return &in
+}
+
 func (w *world) up() {
 	w.t.Helper()
 	var err error
