@@ -58,16 +58,14 @@ func rawRows() []row {
 		to6("routing header", "the way is the goal", unix.IPPROTO_ROUTING, func(a aim) []byte { return append([]byte{unix.IPPROTO_UDP, 0, 4, 0, 0, 0, 0, 0}, ports(a.Port)...) }),
 		to6("no next header", "data after the end", unix.IPPROTO_NONE, udp),
 	}
-	for _, r := range []row{
+	all = append(all,
 		to4("IP in IP, by way of another host", "a tunnel to a host that unpacks it", func(a aim) []byte { return ip4(node4, hop4, unix.IPPROTO_IPIP, 0, nil, udp4(node4, a.V4, a.Port)) }),
 		to4("GRE, by way of another host", "the same by GRE", func(a aim) []byte {
 			return ip4(node4, hop4, unix.IPPROTO_GRE, 0, nil, append([]byte{0, 0, 8, 0}, udp4(node4, a.V4, a.Port)...))
 		}),
 		to4("loose source route", "another host sends it on", routed(131)),
 		to4("strict source route", "the same, strict", routed(137)),
-	} {
-		all = append(all, r)
-	}
+	)
 	return append(all, row{threat: 8, name: "raw: UDP, outside the ancestor", hope: "the socket was made outside the ancestor, before joining",
 		from: fromOutside, do: raw(unix.AF_INET, func(a aim) []byte { return udp4(node4, a.V4, a.Port) }), want: "refused", open: outside, closers: []string{withNodeBelt}})
 }
