@@ -49,7 +49,7 @@ func (k *Keeper) inherit(from []Handover) error {
 			closeAll(from[n:])
 			return err
 		}
-		t := &tenant{datagrams: datagrams, interfaces: h.Interfaces, cgroup: h.Cgroup, inherited: true}
+		t := &tenant{datagrams: datagrams, interfaces: h.Interfaces, cgroup: h.Cgroup, since: time.Now(), inherited: true}
 		s.tenants[h.Workload] = t
 		k.answer(t, h.Workload)
 	}

@@ -91,6 +91,9 @@ type tenant struct {
 	datagrams  *intercept.Datagrams
 	interfaces []int
 	cgroup     string
+	// since is when it came. The process that it came with may be gone before the next one
+	// of the job is there.
+	since time.Time
 	// inherited says that the namespace's interfaces are guarded by an earlier
 	// process's programs.
 	inherited bool
@@ -166,7 +169,7 @@ func (k *Keeper) Visit(ctx context.Context, workload uint64, cgroup string, pid 
 			return err
 		}
 	}
-	t := &tenant{cgroup: cgroup}
+	t := &tenant{cgroup: cgroup, since: time.Now()}
 	err = k.settle(ctx, s, t, ns, workload)
 	if err != nil {
 		err = errors.Join(err, k.evict(s, t))
@@ -375,7 +378,8 @@ func (k *Keeper) sweep() {
 		for workload, t := range s.tenants {
 			// In the daemon's own nothing is lost by staying.
 			there, looked := present[workload]
-			if !looked || there[id] || id == k.own && there != nil {
+			fresh := time.Since(t.since) < k.opts.Every && there != nil
+			if !looked || there[id] || fresh || id == k.own && there != nil {
 				continue
 			}
 			delete(s.tenants, workload)
