@@ -1,15 +1,15 @@
 package confine
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"chaperone.dev/chaperone/internal/procfs"
 )
 
 // HideEnforcement takes from this process and its children what the kernel's
@@ -36,16 +36,14 @@ func HideEnforcement() error {
 		return fmt.Errorf("hiding what enforces: %w", err)
 	}
 	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		// "36 35 98:0 /root /mount opts [optional…] - type source superopts"
-		before, after, found := strings.Cut(lines.Text(), " - ")
-		fields := strings.Fields(before)
-		if !found || len(fields) < 6 {
-			continue
-		}
-		at, kind := unescape(fields[4]), strings.Fields(after)[0]
-		switch kind {
+	mounts, err := procfs.Mounts(f)
+	if err != nil {
+		return fmt.Errorf("hiding what enforces: %w", err)
+	}
+	for _, m := range mounts {
+		at := m.Point
+		var err error
+		switch m.Kind {
 		case "bpf":
 			err = unix.Mount("tmpfs", at, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RDONLY, "mode=0700,size=4k")
 		case "cgroup2":
@@ -61,7 +59,7 @@ func HideEnforcement() error {
 			return fmt.Errorf("hiding what enforces: %s: %w", at, err)
 		}
 	}
-	return lines.Err()
+	return nil
 }
 
 // showOnly shows a folder of a mount in the mount's place, and read-only. That alone
@@ -76,19 +74,17 @@ func showOnly(folder, at string) error {
 	return unix.Mount("", at, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RDONLY, "")
 }
 
-// ownCgroup is this thread's cgroup of version 2, below the root of the hierarchy
-// (cgroups(7), "/proc/[pid]/cgroup").
+// ownCgroup is this thread's cgroup of version 2, below the root of the hierarchy.
 func ownCgroup() (string, error) {
 	text, err := os.ReadFile("/proc/thread-self/cgroup")
 	if err != nil {
 		return "", fmt.Errorf("the job's cgroup: %w", err)
 	}
-	for line := range strings.Lines(string(text)) {
-		if path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
-			return path, nil
-		}
+	path, ok := procfs.Cgroup(text)
+	if !ok {
+		return "", errors.New("the job has no cgroup of version 2")
 	}
-	return "", errors.New("the job has no cgroup of version 2")
+	return path, nil
 }
 
 // privateMounts gives this thread, which must be the one that executes the command, a
@@ -103,9 +99,4 @@ func privateMounts() error {
 		return fmt.Errorf("a mount namespace: %w", err)
 	}
 	return nil
-}
-
-// unescape undoes the kernel's octal escapes (proc_pid_mountinfo(5)).
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }

@@ -1,7 +1,6 @@
 package intercept
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"chaperone.dev/chaperone/internal/procfs"
 )
 
 // maxDepth is how deep below the root an enrolled cgroup may be: MAX_DEPTH of the
@@ -56,42 +57,17 @@ func findCgroupRoot() (cgroupRoot, error) {
 // cgroupMounts returns the mount points of cgroup v2 in a mountinfo text
 // (proc_pid_mountinfo(5)), in its order.
 func cgroupMounts(r io.Reader) ([]string, error) {
-	var mounts []string
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		// "36 35 98:0 /root /mount opts [optional…] - type source superopts"
-		before, after, found := strings.Cut(lines.Text(), " - ")
-		fields := strings.Fields(before)
-		if !found || len(fields) < 6 {
-			continue
-		}
-		if kind, _, _ := strings.Cut(after, " "); kind == "cgroup2" {
-			mounts = append(mounts, unescape(fields[4]))
-		}
+	all, err := procfs.Mounts(r)
+	if err != nil {
+		return nil, err
 	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read mountinfo: %w", err)
+	var mounts []string
+	for _, m := range all {
+		if m.Kind == "cgroup2" {
+			mounts = append(mounts, m.Point)
+		}
 	}
 	return mounts, nil
-}
-
-// unescape undoes the kernel's octal escapes of space, tab, newline and backslash.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if c, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(c))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // stat says which cgroup a path is.
@@ -158,12 +134,11 @@ func (r cgroupRoot) ownPath() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrCgroup, err)
 	}
-	for line := range strings.Lines(string(text)) {
-		if path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
-			return filepath.Join(string(r), path), nil
-		}
+	path, ok := procfs.Cgroup(text)
+	if !ok {
+		return "", fmt.Errorf("%w: this process is in no cgroup v2", ErrCgroup)
 	}
-	return "", fmt.Errorf("%w: this process is in no cgroup v2", ErrCgroup)
+	return filepath.Join(string(r), path), nil
 }
 
 func holds(path string, pid int) (bool, error) {

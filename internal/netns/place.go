@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"chaperone.dev/chaperone/internal/procfs"
 )
 
 // ID names a network namespace as long as it exists: the device and inode of its file
@@ -96,11 +98,7 @@ func inside(proc int, root, cgroup string) error {
 	if err != nil {
 		return err
 	}
-	for line := range strings.Lines(string(buf[:n])) {
-		path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::")
-		if !ok {
-			continue
-		}
+	if path, ok := procfs.Cgroup(buf[:n]); ok {
 		if path = filepath.Join(root, path); path == cgroup || strings.HasPrefix(path, cgroup+"/") {
 			return nil
 		}

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"chaperone.dev/chaperone/internal/control"
+	"chaperone.dev/chaperone/internal/procfs"
 	"chaperone.dev/chaperone/internal/workload"
 	"chaperone.dev/chaperone/pkg/policy"
 )
@@ -137,12 +137,13 @@ func cgroupOf(pid int) (string, error) {
 	}
 	defer f.Close()
 	const longest = 64 << 10
-	lines := bufio.NewScanner(io.LimitReader(f, longest))
-	for lines.Scan() {
-		// The entry of cgroup v2 (cgroups(7), "/proc/pid/cgroup").
-		if path, ok := strings.CutPrefix(lines.Text(), "0::"); ok {
-			return path, nil
-		}
+	text, err := io.ReadAll(io.LimitReader(f, longest))
+	if err != nil {
+		return "", fmt.Errorf("the cgroup of process %d: %w", pid, err)
 	}
-	return "", fmt.Errorf("process %d has no cgroup of version 2", pid)
+	path, ok := procfs.Cgroup(text)
+	if !ok {
+		return "", fmt.Errorf("process %d has no cgroup of version 2", pid)
+	}
+	return path, nil
 }

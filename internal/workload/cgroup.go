@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"chaperone.dev/chaperone/internal/procfs"
 )
 
 // eventsFile tells whether a cgroup or anything below it has a process. The
@@ -147,15 +149,12 @@ func Inside(pid int, cgroup string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("the cgroup of process %d: %w", pid, err)
 	}
-	for line := range strings.Lines(string(body)) {
-		// "0::" is the entry of cgroup v2, with a path from the mount
-		// (cgroups(7), "/proc/[pid]/cgroup").
-		if path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
-			path = filepath.Join(mount, path)
-			return path == cgroup || strings.HasPrefix(path, cgroup+"/"), nil
-		}
+	path, ok := procfs.Cgroup(body)
+	if !ok {
+		return false, fmt.Errorf("process %d has no cgroup of version 2", pid)
 	}
-	return false, fmt.Errorf("process %d has no cgroup of version 2", pid)
+	path = filepath.Join(mount, path)
+	return path == cgroup || strings.HasPrefix(path, cgroup+"/"), nil
 }
 
 // mountOf returns the folder on which the cgroup's file system is mounted.
