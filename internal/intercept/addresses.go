@@ -1,12 +1,9 @@
 package intercept
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
-
-	"github.com/cilium/ebpf"
 
 	"chaperone.dev/chaperone/bpf"
 )
@@ -34,10 +31,7 @@ func (i *Interceptor) Protect(addresses []netip.Addr) error {
 		return err
 	}
 	i.protected = protected
-	keep := addressSet{}
-	for a := range protected {
-		keep[a] = true
-	}
+	keep := maps.Clone(protected)
 	for key := range captured {
 		keep[key.Address] = true
 	}
@@ -70,25 +64,16 @@ func kernelAddress(a netip.Addr) bpf.InterceptAddress {
 
 // takeOverAddresses keeps what an earlier process protected in force, until
 // this one says what it protects.
-func (i *Interceptor) takeOverAddresses() (err error) {
-	i.protected, err = i.listedAddresses()
-	return err
-}
-
-func (i *Interceptor) listedAddresses() (addressSet, error) {
-	var (
-		address bpf.InterceptAddress
-		one     uint32
-	)
-	listed := addressSet{}
-	entries := i.objects.Addresses.Iterate()
-	for entries.Next(&address, &one) {
-		listed[address] = true
+func (i *Interceptor) takeOverAddresses() error {
+	listed, err := contents[bpf.InterceptAddress, uint32](i.objects.Addresses)
+	if err != nil {
+		return fmt.Errorf("list protected addresses: %w", err)
 	}
-	if err := entries.Err(); err != nil {
-		return nil, fmt.Errorf("list protected addresses: %w", err)
+	i.protected = addressSet{}
+	for a := range listed {
+		i.protected[a] = true
 	}
-	return listed, nil
+	return nil
 }
 
 func (i *Interceptor) addAddresses(set addressSet) error {
@@ -101,17 +86,9 @@ func (i *Interceptor) addAddresses(set addressSet) error {
 }
 
 func (i *Interceptor) removeAddresses(keep addressSet) error {
-	listed, err := i.listedAddresses()
+	err := retain(i.objects.Addresses, func(a bpf.InterceptAddress, _ uint32) bool { return keep[a] })
 	if err != nil {
-		return err
-	}
-	for a := range listed {
-		if keep[a] {
-			continue
-		}
-		if err := i.objects.Addresses.Delete(a); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("remove a protected address: %w", err)
-		}
+		return fmt.Errorf("remove protected addresses: %w", err)
 	}
 	return nil
 }

@@ -6,8 +6,6 @@ import (
 	"maps"
 	"net/netip"
 
-	"github.com/cilium/ebpf"
-
 	"chaperone.dev/chaperone/bpf"
 )
 
@@ -97,16 +95,8 @@ func (c Capture) name() string {
 
 // captures reads the set that is in force. Nobody else changes it.
 func (i *Interceptor) captures() (captureSet, error) {
-	set := captureSet{}
-	var (
-		key   bpf.InterceptCaptureKey
-		value bpf.InterceptCapture
-	)
-	entries := i.objects.Captures.Iterate()
-	for entries.Next(&key, &value) {
-		set[key] = value
-	}
-	if err := entries.Err(); err != nil {
+	set, err := contents[bpf.InterceptCaptureKey, bpf.InterceptCapture](i.objects.Captures)
+	if err != nil {
 		return nil, fmt.Errorf("list captures: %w", err)
 	}
 	return set, nil
@@ -115,10 +105,6 @@ func (i *Interceptor) captures() (captureSet, error) {
 // replaceCaptures adds first and removes then: quick filter before captures when
 // adding, after them when removing.
 func (i *Interceptor) replaceCaptures(want captureSet) error {
-	have, err := i.captures()
-	if err != nil {
-		return err
-	}
 	if err := i.configure(want.allow); err != nil {
 		return err
 	}
@@ -136,13 +122,11 @@ func (i *Interceptor) replaceCaptures(want captureSet) error {
 			return fmt.Errorf("add a capture to %d: %w", len(want), err)
 		}
 	}
-	for key := range have {
-		if _, keep := want[key]; keep {
-			continue
-		}
-		if err := i.objects.Captures.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("remove a capture: %w", err)
-		}
+	if err := retain(i.objects.Captures, func(key bpf.InterceptCaptureKey, _ bpf.InterceptCapture) bool {
+		_, keep := want[key]
+		return keep
+	}); err != nil {
+		return fmt.Errorf("remove captures: %w", err)
 	}
 	if err := i.removeAddresses(addresses); err != nil {
 		return err

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"sync"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"chaperone.dev/chaperone/bpf"
@@ -146,7 +145,7 @@ func netnsOf(conn *net.UDPConn) (cookie uint64, err error) {
 // Close closes the sockets. Any number of calls is allowed.
 func (d *Datagrams) Close() error {
 	d.closing.Do(func() {
-		if err := d.interceptor.objects.Resolvers.Delete(d.key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		if err := remove(d.interceptor.objects.Resolvers, d.key); err != nil {
 			d.err = fmt.Errorf("stop diverting datagrams of %s: %w", strconv.FormatUint(d.key.Workload, 10), err)
 		}
 		d.closeConns()

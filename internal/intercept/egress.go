@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/cilium/ebpf"
-
 	"chaperone.dev/chaperone/bpf"
 )
 
@@ -77,24 +75,9 @@ func (i *Interceptor) Egress(profiles map[uint32][]Destination, hold bool) error
 			return fmt.Errorf("allow a destination, of %d: %w", len(want), err)
 		}
 	}
-	var (
-		key   bpf.InterceptEgressKey
-		one   uint32
-		stale []bpf.InterceptEgressKey
-	)
-	entries := i.objects.EgressRules.Iterate()
-	for entries.Next(&key, &one) {
-		if !want[key] {
-			stale = append(stale, key)
-		}
-	}
-	if err := entries.Err(); err != nil {
-		return fmt.Errorf("list allowed destinations: %w", err)
-	}
-	for _, key := range stale {
-		if err := i.objects.EgressRules.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("remove an allowed destination: %w", err)
-		}
+	err := retain(i.objects.EgressRules, func(key bpf.InterceptEgressKey, _ uint32) bool { return want[key] })
+	if err != nil {
+		return fmt.Errorf("remove allowed destinations: %w", err)
 	}
 	return i.configure(func(c *bpf.InterceptConfig) {
 		c.Flags &^= egressRules | holdUnknown

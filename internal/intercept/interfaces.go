@@ -82,7 +82,7 @@ func (i *Interceptor) Unguard(index int) error {
 	for _, d := range []direction{guardIngress(), guardEgress()} {
 		errs = append(errs, unguard(i.pins, d, index))
 	}
-	if err := i.objects.Interfaces.Delete(uint32(index)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	if err := remove(i.objects.Interfaces, uint32(index)); err != nil {
 		errs = append(errs, fmt.Errorf("stop guarding interface %d: %w", index, err))
 	}
 	return errors.Join(errs...)

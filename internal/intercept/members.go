@@ -26,26 +26,13 @@ func (i *Interceptor) takeOverMembers(beside uint64) error {
 	if err != nil {
 		return err
 	}
-	var (
-		id    uint64
-		m     bpf.InterceptMember
-		stale []uint64
-	)
-	entries := i.objects.Members.Iterate()
-	for entries.Next(&id, &m) {
-		if m.Role == uint32(bpf.InterceptRoleROLE_DAEMON) && id != i.own.id && id != beside || !alive[id] { // exempt ones outside are told anew
-			stale = append(stale, id)
-		}
+	if err := retain(i.objects.Members, func(id uint64, m bpf.InterceptMember) bool {
+		otherDaemon := m.Role == uint32(bpf.InterceptRoleROLE_DAEMON) && id != i.own.id && id != beside
+		return alive[id] && !otherDaemon // exempt ones outside are told anew
+	}); err != nil {
+		return fmt.Errorf("forget cgroups that are gone: %w", err)
 	}
-	if err := entries.Err(); err != nil {
-		return fmt.Errorf("list enrolled cgroups: %w", err)
-	}
-	for _, id := range stale {
-		if err := i.Withdraw(id); err != nil {
-			return err
-		}
-	}
-	m = bpf.InterceptMember{Role: uint32(bpf.InterceptRoleROLE_DAEMON)}
+	m := bpf.InterceptMember{Role: uint32(bpf.InterceptRoleROLE_DAEMON)}
 	if err := i.objects.Members.Put(i.own.id, m); err != nil {
 		return fmt.Errorf("exempt the daemon's cgroup: %w", err)
 	}
@@ -193,7 +180,7 @@ func (i *Interceptor) memberAbove(path string) (string, bpf.InterceptRole, error
 // Withdraw ends what [Interceptor.Enroll] or [Interceptor.Pass] began. What still runs in the
 // cgroup is unknown then: refused, not diverted. An id that is not enrolled is no error.
 func (i *Interceptor) Withdraw(id uint64) error {
-	if err := i.objects.Members.Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	if err := remove(i.objects.Members, id); err != nil {
 		return fmt.Errorf("withdraw cgroup %d: %w", id, err)
 	}
 	return nil

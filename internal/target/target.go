@@ -83,7 +83,7 @@ func New(opts Options) *Registry {
 }
 
 // Set replaces the targets and the other names that are to be known, and
-// resolves the names that are new. One that can't be resolved now is no error: it is tried
+// resolves them all. One that can't be resolved now is no error: it is tried
 // again.
 func (r *Registry) Set(ctx context.Context, targets []*policy.Target, others []string) error {
 	var hosts []host
@@ -111,7 +111,7 @@ func (r *Registry) Set(ctx context.Context, targets []*policy.Target, others []s
 	}
 	r.hosts, r.names = hosts, names
 	r.mu.Unlock()
-	r.resolve(ctx, func(name string) bool { return true })
+	r.resolve(ctx, func(string) bool { return true })
 	return nil
 }
 
