@@ -2,7 +2,6 @@ package netns
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -168,18 +167,4 @@ func (k *Keeper) Drain(ctx context.Context) error {
 }
 
 // abandon closes all sockets and changes nothing in the kernel.
-func (k *Keeper) abandon() error {
-	k.closed = true
-	var errs []error
-	for _, s := range k.spaces {
-		for _, t := range s.tenants {
-			errs = append(errs, t.datagrams.Abandon())
-			if t.stop != nil {
-				t.stop()
-			}
-		}
-		errs = append(errs, s.close())
-	}
-	clear(k.spaces)
-	return errors.Join(errs...)
-}
+func (k *Keeper) abandon() error { return k.closeSockets((*intercept.Datagrams).Abandon) }

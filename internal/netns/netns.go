@@ -401,11 +401,20 @@ func (k *Keeper) Served() []ID {
 // guards of interfaces stay.
 func (k *Keeper) Close() error {
 	k.mu.Lock()
+	err := k.closeSockets((*intercept.Datagrams).Close)
+	k.mu.Unlock()
+	k.stop()
+	k.serving.Wait()
+	return err
+}
+
+// closeSockets closes all sockets, those for datagrams by end.
+func (k *Keeper) closeSockets(end func(*intercept.Datagrams) error) error {
 	k.closed = true
 	var errs []error
 	for _, s := range k.spaces {
 		for _, t := range s.tenants {
-			errs = append(errs, t.datagrams.Close())
+			errs = append(errs, end(t.datagrams))
 			if t.stop != nil {
 				t.stop()
 			}
@@ -413,8 +422,5 @@ func (k *Keeper) Close() error {
 		errs = append(errs, s.close())
 	}
 	clear(k.spaces)
-	k.mu.Unlock()
-	k.stop()
-	k.serving.Wait()
 	return errors.Join(errs...)
 }
