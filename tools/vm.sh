@@ -44,6 +44,10 @@ fetch() {
 	touch "$kernel/complete"
 }
 
+# One at a time: package lists and kernels are shared.
+mkdir -p "$cache"
+exec 9>"$cache/lock"
+flock 9
 # An old package list names what the archive has no more.
 if ! fetch; then
 	apt-get update -qq
@@ -53,6 +57,7 @@ if ! fetch; then
 		exit 1
 	fi
 fi
+exec 9>&-
 
 root=$work/root
 mkdir -p "$root/bin" "$root/modules" "$root/proc" "$root/sys" "$root/dev" "$root/tmp" "$root/etc" "$root/run"
@@ -78,8 +83,11 @@ cp tools/vm-init.sh "$root/init"
 chmod 0755 "$root/init" "$root/program"
 (cd "$root" && find . | cpio -o -H newc 2>/dev/null | gzip -1) >"$work/initrd"
 
+# One processor: with two, under emulation, a processor has been seen to run into the
+# breakpoint that the other had put into a kernel function, to attach a program there,
+# and had taken out again; the kernel panics.
 # What the guest prints last is its word; QEMU's own exit code says nothing.
-timeout "${VM_TIMEOUT:-600}" qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu max -smp 2 -m 2048 \
+timeout "${VM_TIMEOUT:-600}" qemu-system-x86_64 -machine q35 -accel tcg -cpu max -smp 1 -m 2048 \
 	-nographic -no-reboot -nodefaults -serial mon:stdio -kernel "$kernel/boot/vmlinuz-$version" \
 	-initrd "$work/initrd" -append 'console=ttyS0 panic=-1 quiet' </dev/null | tr -d '\r' | tee "$work/console"
 code=$(sed -n 's/^vm: exit \([0-9]*\)$/\1/p' "$work/console" | tail -n 1)
