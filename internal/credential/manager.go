@@ -44,6 +44,7 @@ type Options struct {
 var (
 	ErrJobEnded = errors.New("the job has ended")
 	ErrExpired  = errors.New("the job's identity has expired")
+	ErrRevoked  = errors.New("the credential was revoked meanwhile")
 	ErrClosed   = errors.New("no credentials are issued any more: shutting down")
 	ErrTooMany  = errors.New("too many credentials are in use on this node")
 	ErrNoIssuer = errors.New("no issuer makes this kind of credential")
@@ -229,9 +230,43 @@ const (
 	WhyTargetChanged = "target_changed" // its document asks for another account now
 	WhyGone          = "gone"           // somebody else removed it
 	WhyIssueFailed   = "issue_failed"   // it may have been made nevertheless
+	WhyLocked        = "locked"
 	WhyShutdown      = "shutdown"
 	WhyRecovered     = "recovered" // left behind by an earlier run
 )
+
+// Revoke revokes the grants that match selects, of jobs that may be granted others
+// later, and returns how many these are. It waits as [Manager.EndJob] does.
+func (m *Manager) Revoke(ctx context.Context, why string, match func(job, target string) bool) (int, error) {
+	m.mu.Lock()
+	var selected []*grant
+	for k, g := range m.grants {
+		if match(k.job, k.target) {
+			m.retire(g, &retirement{why, ErrRevoked})
+			selected = append(selected, g)
+		}
+	}
+	for g := range m.inherited {
+		if match(g.key.job, g.key.target) {
+			m.retire(g, &retirement{why, ErrRevoked})
+			selected = append(selected, g)
+		}
+	}
+	m.mu.Unlock()
+	return len(selected), waitRetired(ctx, selected)
+}
+
+// Prolong lets what a job was granted live until a later deadline: its identity was
+// renewed.
+func (m *Manager) Prolong(job string, deadline time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for k, g := range m.grants {
+		if k.job == job {
+			g.extend(deadline)
+		}
+	}
+}
 
 // EndJob revokes all that the job was granted, and refuses it any more. It
 // returns nil when the targets have confirmed it. After an error, or when ctx

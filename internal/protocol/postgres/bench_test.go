@@ -44,7 +44,7 @@ func cpuTime() time.Duration {
 }
 
 // tcpPair is a connection over loopback.
-func tcpPair(b *testing.B) (near, far net.Conn) {
+func tcpPair(b testing.TB) (near, far net.Conn) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)

@@ -23,10 +23,11 @@ type Cancels struct {
 }
 
 type cancelTarget struct {
-	secret []byte
-	owner  string
-	up     *Upstream
-	busy   bool // a request is on its way
+	secret  []byte
+	owner   string
+	up      *Upstream
+	holding *holding
+	busy    bool // a request is on its way
 }
 
 // maxCancels bounds the sessions that are known at once. A session beyond it
@@ -57,6 +58,10 @@ func (c *Cancels) Cancel(ctx context.Context, key CancelKey, owner string) error
 		c.mu.Unlock()
 		return nil
 	}
+	if t.holding.cancel() {
+		c.mu.Unlock()
+		return nil
+	}
 	t.busy = true
 	c.mu.Unlock()
 
@@ -70,7 +75,8 @@ func (c *Cancels) Cancel(ctx context.Context, key CancelKey, owner string) error
 
 // register makes a key for a session. The secret has 4 bytes in protocol 3.0,
 // which can't carry more, and 32 in 3.2.
-func (c *Cancels) register(minor uint16, owner string, up *Upstream) (key CancelKey, unregister func()) {
+// What is held is cancelled without asking the server, which has never seen it.
+func (c *Cancels) register(minor uint16, owner string, up *Upstream, h *holding) (key CancelKey, unregister func()) {
 	key.Secret = make([]byte, 4)
 	if minor >= 2 {
 		key.Secret = make([]byte, 32)
@@ -93,7 +99,7 @@ func (c *Cancels) register(minor uint16, owner string, up *Upstream) (key Cancel
 		// Clients take it for a process id: positive.
 		key.Process = binary.BigEndian.Uint32(process[:]) >> 1
 	}
-	c.sessions[key.Process] = &cancelTarget{secret: key.Secret, owner: owner, up: up}
+	c.sessions[key.Process] = &cancelTarget{secret: key.Secret, owner: owner, up: up, holding: h}
 	return key, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()

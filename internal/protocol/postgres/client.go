@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"io"
 	"net"
 	"time"
@@ -13,6 +14,7 @@ type Client struct {
 	startup Startup
 	cancel  *CancelKey
 	broken  bool // nothing can be said to it
+	in      bool // it was told that it is authenticated
 }
 
 // Startup is what the client said. It is the zero value for a cancel request.
@@ -35,6 +37,30 @@ func (c *Client) Refuse(r *Refusal) error {
 	_, err := c.conn.Write(appendRefusal(nil, severityFatal, r))
 	c.linger()
 	return err
+}
+
+// letIn appends that the client is authenticated, unless it was told so.
+func (c *Client) letIn(dst []byte) []byte {
+	if c.in {
+		return dst
+	}
+	c.in = true
+	return appendMessage(dst, msgAuthentication, make([]byte, 4))
+}
+
+// Hold calls wait while the client is kept from entering. wait may tell it
+// something, and its ctx ends, with cause [ErrClientGone], when the client goes
+// away. The client's libraries take a notice only once they are authenticated, so
+// that is what they are told first: it promises nothing, and a refusal may follow.
+func (c *Client) Hold(ctx context.Context, wait func(ctx context.Context, notify func(Notice))) {
+	ctx, stop := c.watch(ctx)
+	defer stop()
+	wait(ctx, func(n Notice) {
+		c.conn.SetWriteDeadline(time.Now().Add(lingerTime))
+		// A client that can't be told is gone, which the watch sees.
+		_, _ = c.conn.Write(appendOwnNotice(c.letIn(nil), n))
+		c.conn.SetWriteDeadline(time.Time{})
+	})
 }
 
 // Close closes the connection without a word.

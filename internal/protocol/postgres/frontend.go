@@ -32,6 +32,8 @@ type frontend struct {
 	// nowhere names no statement and no portal: it can't be guessed.
 	nowhere string
 	params  Params // used again
+
+	hold func(context.Context, *Held) (Command, error)
 }
 
 func newFrontend(client io.Reader, upstream io.Writer, l *ledger, s Session, lim limits) *frontend {
@@ -171,6 +173,27 @@ func (f *frontend) await(cond func() bool) error {
 	return f.ledger.wait(cond)
 }
 
+// begin decides one execution, and waits where it is to be waited for. What was
+// sent before is answered first: the client knows then what it waits for, and
+// whether the server would skip the command.
+func (f *frontend) begin(ctx context.Context, p Prepared, params Params) (Command, error) {
+	command, err := f.session.Begin(ctx, p, params)
+	var held *Held
+	if !errors.As(err, &held) {
+		return command, err
+	}
+	if err := f.await(func() bool { return f.ledger.n == 0 }); err != nil {
+		return nil, err
+	}
+	if f.ledger.holds(func() bool { return f.ledger.skipping }) {
+		return nil, errSkipped
+	}
+	return f.hold(ctx, held)
+}
+
+// errSkipped says that the server would skip the message.
+var errSkipped = errors.New("an earlier message of the batch failed")
+
 // send queues a message unchanged.
 func (f *frontend) send(r request, frame []byte) error {
 	if !f.ledger.push(r) {
@@ -184,6 +207,9 @@ func (f *frontend) send(r request, frame []byte) error {
 
 // refuse queues, in place of a message that err refuses, one that fails.
 func (f *frontend) refuse(r request, err error) error {
+	if errors.Is(err, errSkipped) {
+		return nil
+	}
 	if !errors.As(err, &r.refusal) || r.refusal.Fatal {
 		return err
 	}

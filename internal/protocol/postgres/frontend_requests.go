@@ -17,7 +17,7 @@ func (f *frontend) query(ctx context.Context, frame []byte) error {
 	prepared, err := f.session.Prepare(ctx, string(text))
 	if err == nil {
 		r.prepared = prepared
-		r.command, err = f.session.Begin(ctx, prepared, Params{})
+		r.command, err = f.begin(ctx, prepared, Params{})
 	}
 	if err != nil {
 		return f.refuse(r, err)
@@ -142,7 +142,7 @@ func (f *frontend) execute(ctx context.Context, frame []byte) error {
 	f.params.Types = p.statement.types
 	f.ledger.mu.Unlock()
 	r.portal, r.prepared = p, p.statement.prepared
-	r.command, err = f.session.Begin(ctx, p.statement.prepared, f.params)
+	r.command, err = f.begin(ctx, p.statement.prepared, f.params)
 	if err != nil {
 		return f.refuse(r, err)
 	}

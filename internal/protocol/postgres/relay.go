@@ -73,8 +73,9 @@ func Relay(ctx context.Context, client *Client, up *Upstream, s Session, options
 	r.front = newFrontend(client.conn, up.conn, r.ledger, s, lim)
 	r.back = newBackend(up.conn, client.conn, r.ledger, s, lim, func() { r.cancelUpstream(ctx) })
 
-	key, unregister := options.Cancels.register(client.startup.Minor, options.Owner, up)
+	key, unregister := options.Cancels.register(client.startup.Minor, options.Owner, up, &r.holding)
 	defer unregister()
+	r.front.hold = r.hold
 	end := r.greet(key, s)
 	if end.err == nil {
 		end = r.run(ctx)
@@ -89,6 +90,7 @@ type relay struct {
 	ledger       *ledger
 	front        *frontend
 	back         *backend
+	holding      holding
 	drainTimeout time.Duration
 }
 
@@ -100,7 +102,7 @@ type ending struct {
 
 // greet tells the client that it is let in.
 func (r *relay) greet(key CancelKey, s Session) ending {
-	out := appendMessage(nil, msgAuthentication, make([]byte, 4))
+	out := r.client.letIn(nil)
 	out, err := r.up.greeting(out, s)
 	if err != nil {
 		return ending{err: err}
@@ -227,6 +229,8 @@ func (r *relay) explain(end ending) (result Result, tell *Refusal) {
 	switch {
 	case errors.Is(end.err, errTerminate):
 		return Result{Reason: event.ReasonClientClosed, Message: "the client ended the session"}, nil
+	case errors.Is(end.err, ErrClientGone):
+		return Result{Reason: event.ReasonClientClosed, Message: "the client went away while it waited", Err: end.err}, nil
 	case errors.As(end.err, &tell):
 		return Result{Reason: tell.Reason, Message: tell.Message, Err: end.err}, tell
 	case end.fromFront && !r.front.out.failed, !end.fromFront && r.back.out.failed:

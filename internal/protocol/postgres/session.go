@@ -24,7 +24,8 @@ type Session interface {
 	// Begin decides one execution of p. When it returns without an error the
 	// command is allowed and has been written down: the caller may send it
 	// upstream, and calls the Command's End exactly once. An error is a
-	// *Refusal and is on record already. It must return soon after ctx ends.
+	// *Refusal and is on record already, or a *Held. It must return soon after
+	// ctx ends.
 	//
 	// What changes client_encoding or standard_conforming_strings changes how
 	// the server reads the next query, which can be on its way before the
@@ -46,6 +47,24 @@ type Session interface {
 	// each change. An error is a *Refusal that ends the session.
 	Parameter(name, value string) error
 }
+
+// Held is the error of a Begin whose command waits for something outside of the
+// connection.
+type Held struct {
+	// Wait returns once the command is decided, as Begin does (but never with a
+	// *Held), and with an error soon after ctx ends: when the client has gone, when
+	// it cancels the command, or when the session ends. The cause of ctx is a
+	// *Refusal then, but where the client has gone. notify tells the client
+	// something meanwhile. The parameters that Begin was given are valid until
+	// Wait returns.
+	Wait func(ctx context.Context, notify func(Notice)) (Command, error)
+}
+
+// Error implements error.
+func (h *Held) Error() string { return "the command waits to be decided" }
+
+// Notice is told to the client beside the answers to its commands.
+type Notice struct{ Message, Detail, Hint string }
 
 // Prepared is a query string that was read. Values are immutable.
 type Prepared interface {

@@ -1,6 +1,9 @@
 package postgres
 
-import "io"
+import (
+	"io"
+	"sync"
+)
 
 // flushAt is how many bytes may wait to be written.
 const flushAt = 64 << 10
@@ -9,6 +12,9 @@ const flushAt = 64 << 10
 // Frames that go on unchanged stay where they are, in the reader's buffer, as
 // long as they follow each other there.
 type writer struct {
+	// mu is held while messages are written, from the first byte of one to the last
+	// of one, so that inject comes between two.
+	mu  sync.Mutex
 	dst io.Writer
 	run []byte // waits in the reader's buffer
 	out []byte // waits here, never together with run
@@ -75,7 +81,9 @@ func (w *writer) flush() error {
 	if len(waiting) == 0 {
 		return nil
 	}
+	w.mu.Lock()
 	err := w.write(waiting)
+	w.mu.Unlock()
 	w.run = nil
 	if w.out = w.out[:0]; cap(w.out) > 2*flushAt {
 		w.out = nil // one wide row doesn't hold memory for ever
@@ -92,11 +100,24 @@ func (w *writer) write(p []byte) error {
 	return err
 }
 
+// inject writes messages at once, ahead of what waits. Unlike all other methods it
+// may be called by a goroutine that the writer isn't of.
+func (w *writer) inject(messages []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.middle {
+		return io.ErrClosedPipe // a write has failed
+	}
+	return w.write(messages)
+}
+
 // stream sends the next message of r, of the given size, in pieces.
 func (w *writer) stream(r *reader, size int) error {
 	if err := w.flush(); err != nil {
 		return err
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.middle = true
 	for size > 0 {
 		piece, err := r.chunk(size)
