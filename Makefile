@@ -41,9 +41,9 @@ lint: ## gofmt, go vet, staticcheck, govulncheck, shellcheck, clang-format
 	@tools/setup.sh build lint
 	tools/lint.sh
 
-generate: ## rebuild what is generated and committed (the kernel programs)
+generate: ## rebuild what is generated and committed (the kernel programs, the documents' schema)
 	@tools/setup.sh build generate
-	$(GO) generate ./bpf/...
+	$(GO) generate ./bpf/... ./docs/...
 
 generate-check: generate ## fail when a committed generated file is not what its source makes
 	tools/generate-check.sh

@@ -74,13 +74,22 @@ func (s *subject) secrets() []secret {
 			if role := t.Spec.Credential.PostgresRole; role != nil {
 				add(secret{role.AdminFrom.File, "administrator of target " + t.Metadata.Name, 0o027, 0, false})
 			}
+			if token := t.Spec.Credential.KubeToken; token != nil {
+				add(secret{token.AdminFrom.File, "administrator of target " + t.Metadata.Name, 0, 0o077, false})
+			}
 		}
 		for _, w := range s.set.Workloads {
 			// Other workloads' are paths of their own mounts.
 			if id := w.Spec.Identity; id != nil && w.Spec.Select.Run != nil {
 				add(secret{id.TokenFile, "token of workload " + w.Metadata.Name, 0, 0o007, true})
 			}
+			if id := w.Spec.Identity; id != nil && id.ClientCredentials != nil {
+				add(secret{id.ClientCredentials.ClientSecretFrom.File, "client secret of workload " + w.Metadata.Name, 0, 0o077, false})
+			}
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.node.Keys)) {
+		add(secret{s.node.Keys[name].File, "key " + name + " of masks", 0, 0o077, false})
 	}
 	add(secret{s.node.NATS.CredsFile, "NATS credentials", 0, 0o077, false})
 	add(secret{s.node.NATS.NKeyFile, "NATS key", 0, 0o077, false})

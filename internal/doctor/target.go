@@ -62,7 +62,10 @@ func checkTarget(ctx context.Context, t *policy.Target, text string) Result {
 		}
 	}
 	found := strings.Join(reached, ", ") + " reached"
-	if t.Spec.TLS.Mode == policy.TLSDisable {
+	switch {
+	case t.Spec.Protocol == policy.ProtocolSSH:
+		return ok(found + "; its host key is looked at when a session opens")
+	case t.Spec.TLS.Mode == policy.TLSDisable:
 		return ok(found + "; TLS is disabled in " + document)
 	}
 	found += ", TLS verified"
@@ -97,7 +100,7 @@ func tryTarget(ctx context.Context, t *policy.Target, host policy.Host, at netip
 	}
 	defer conn.Close()
 	spec := t.Spec.TLS
-	if spec.Mode == policy.TLSDisable {
+	if t.Spec.Protocol == policy.ProtocolSSH || spec.Mode == policy.TLSDisable {
 		return "", nil
 	}
 	name := host.Name
@@ -113,7 +116,11 @@ func tryTarget(ctx context.Context, t *policy.Target, host policy.Host, at netip
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	state, err := secure(ctx, conn, config)
+	handshake := secure
+	if t.Spec.Protocol == policy.ProtocolKubernetes {
+		handshake = shake
+	}
+	state, err := handshake(ctx, conn, config)
 	if err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("it does not answer in time: %w", ctx.Err())
 	}
@@ -138,6 +145,11 @@ func secure(ctx context.Context, conn net.Conn, config *tls.Config) (*tls.Connec
 		return nil, &handshakeError{errors.New("the server doesn't offer TLS")}
 	}
 	config.NextProtos = []string{postgres.ALPN}
+	return shake(ctx, conn, config)
+}
+
+// shake verifies a server that speaks TLS from the first byte.
+func shake(ctx context.Context, conn net.Conn, config *tls.Config) (*tls.ConnectionState, error) {
 	client := tls.Client(conn, config)
 	if err := client.HandshakeContext(ctx); err != nil {
 		return nil, &handshakeError{err}

@@ -1,9 +1,12 @@
 package mask
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 
 	"chaperone.dev/chaperone/pkg/event"
 )
@@ -34,6 +37,7 @@ type fieldRewriter struct {
 	name    string
 	kind    valueKind
 	cover   *cover
+	code    hash.Hash // keyed, where the cover needs one
 	covered uint64
 	found   [detectorCount]uint64
 }
@@ -75,6 +79,9 @@ func (p *Plan) Rewriter(fields []Field) (*Rewriter, error) {
 		}
 		if r.cover == nil {
 			r.cover = announced
+		}
+		if r.cover != nil && r.cover.with.HMAC != "" {
+			r.code = hmac.New(sha256.New, p.rules.keys[r.cover.with.HMAC])
 		}
 		if r.cover != nil || w.detectors != 0 && r.kind != kindPlain {
 			w.idle = false
@@ -164,7 +171,7 @@ func (w *Rewriter) Row(body []byte) ([]byte, error) {
 		}
 		if f.cover != nil {
 			f.covered++
-			out = f.cover.apply(f.kind, value, append(out, body[copied:start-4]...))
+			out = f.cover.apply(f.kind, value, append(out, body[copied:start-4]...), f.code)
 		} else {
 			covered, ok := w.detect(f, value)
 			if !ok {

@@ -2,6 +2,8 @@ package mask
 
 import (
 	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -45,7 +47,7 @@ func detectingRewriter(t testing.TB, fields ...Field) *Rewriter {
 }
 
 func TestTransforms(t *testing.T) {
-	redact := policy.Transform{Redact: true}
+	redact, code := policy.Transform{Redact: true}, policy.Transform{HMAC: "k"}
 	tests := []struct {
 		oid    uint32
 		format int16
@@ -75,10 +77,18 @@ func TestTransforms(t *testing.T) {
 		{25, 0, policy.Transform{KeepLast: 1}, "\xff\xfe", "*\xfe"},
 		{1700, 0, policy.Transform{KeepLast: 4}, "4111111111111111", "∅"},
 		{114, 0, policy.Transform{KeepLast: 4}, `"abcdef"`, "∅"},
+		{25, 0, code, "a@b.example", "9dd1ca82eb28ff2a744a45ef8fe5ca1b"},
+		{1043, 1, code, "a@b.example", "9dd1ca82eb28ff2a744a45ef8fe5ca1b"},
+		{1042, 0, code, "a@b.example   ", "9dd1ca82eb28ff2a744a45ef8fe5ca1b"},
+		{25, 0, code, "A@b.example", "34c6b3334eadb2ebedb7c7fe6c5d477f"},
+		{25, 0, code, "", "7ee8e018322d27ec6566270a1a35d1e1"},
+		{114, 0, code, `"a"`, `"[redacted]"`},
+		{3802, 1, code, "\x01{}", "\x01\"[redacted]\""},
+		{23, 0, code, "42", "∅"},
 	}
 	for _, tt := range tests {
 		c := cover{with: tt.with}
-		out := c.apply(kindOf(tt.oid, tt.format), []byte(tt.in), []byte{0, 1})
+		out := c.apply(kindOf(tt.oid, tt.format), []byte(tt.in), []byte{0, 1}, hmac.New(sha256.New, []byte("a key of 16 bytes")))
 		if got := readRow(t, out)[0]; got != tt.want {
 			t.Errorf("type %d format %d %+v %q: %q, want %q", tt.oid, tt.format, tt.with, tt.in, got, tt.want)
 		}
@@ -241,4 +251,47 @@ func FuzzRow(f *testing.F) {
 			t.Errorf("%q became %q when covered again (%v)", out, twice, err)
 		}
 	})
+}
+
+// Rows of one execution and of another show the same code for the same value,
+// and another key gives others.
+func TestCodesInRows(t *testing.T) {
+	show := func(key string, values ...string) (shown []string) {
+		t.Helper()
+		rules, err := Keys{"k": []byte(key)}.Compile(maskDoc(policy.MaskSpec{
+			Targets: []string{"*"}, Columns: []policy.ColumnMask{{Match: "*.*.email", With: policy.Transform{HMAC: "k"}}},
+		}), "db", policy.Principal{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		with := &cover{with: policy.Transform{HMAC: "k"}, label: "m"}
+		p := &Plan{rules: rules, columns: []planColumn{{name: "a", cover: with}, {name: "b", cover: with}}}
+		w, err := p.Rewriter([]Field{{Name: "a", Type: 25}, {Name: "b", Type: 1043, Format: 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range values {
+			row, err := w.Row(dataRow([][]byte{[]byte(v), nil}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := readRow(t, row)
+			if got[1] != "∅" {
+				t.Errorf("NULL became %q", got[1])
+			}
+			if strings.Contains(got[0], v) || len(got[0]) != 32 {
+				t.Errorf("%q is shown as %q", v, got[0])
+			}
+			shown = append(shown, got[0])
+		}
+		return shown
+	}
+	const key = "a key of 16 bytes"
+	first, again := show(key, "a@b.example", "c@d.example", "a@b.example"), show(key, "a@b.example")
+	if first[0] != first[2] || first[0] != again[0] || first[0] == first[1] {
+		t.Errorf("the codes are %q, then %q", first, again)
+	}
+	if other := show("another key of 16 bytes", "a@b.example"); other[0] == first[0] {
+		t.Error("another key gives the same code")
+	}
 }

@@ -20,6 +20,7 @@ import (
 // are for one [Catalog] at a time, pay off.
 type Rules struct {
 	columns   []columnRule
+	keys      Keys // of the transforms in columns
 	detectors detectorSet
 	labels    [detectorCount]string // of each detector in force
 
@@ -42,18 +43,52 @@ type columnRule struct {
 // planCacheSize bounds the plans that Rules remember.
 const planCacheSize = 1024
 
-// Compile takes the masks that hold for the principal at the target out of
-// docs. It fails on a pattern, transform or detector that it doesn't know, so
-// that nothing is ever left uncovered by a mistake.
-func Compile(docs []policy.Mask, target string, principal policy.Principal) (*Rules, error) {
-	r := &Rules{}
-	var errs []error
+// Keys are the secrets of hmac transforms, by the name that documents call
+// them.
+type Keys map[string][]byte
+
+// minKey is the least length of a key, in bytes.
+const minKey = 16
+
+// KeyNames lists the keys that [Keys.Compile] needs for the principal at the
+// target, sorted.
+func KeyNames(docs []policy.Mask, target string, principal policy.Principal) []string {
+	var names []string
 	for _, d := range docs {
-		if !d.Spec.Covers(target) || d.Spec.Exempt.Matches(principal) {
+		if !applies(&d.Spec, target, principal) {
 			continue
 		}
 		for _, c := range d.Spec.Columns {
-			rule, err := compileColumn(d.Metadata.Name, c)
+			if c.With.HMAC != "" {
+				names = append(names, c.With.HMAC)
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Compile is [Keys.Compile] without keys.
+func Compile(docs []policy.Mask, target string, principal policy.Principal) (*Rules, error) {
+	return Keys(nil).Compile(docs, target, principal)
+}
+
+func applies(m *policy.MaskSpec, target string, principal policy.Principal) bool {
+	return m.Covers(target) && !m.Exempt.Matches(principal)
+}
+
+// Compile takes the masks that hold for the principal at the target out of
+// docs. It fails on a pattern, transform, detector or key that it doesn't know,
+// so that nothing is ever left uncovered by a mistake.
+func (k Keys) Compile(docs []policy.Mask, target string, principal policy.Principal) (*Rules, error) {
+	r := &Rules{keys: k}
+	var errs []error
+	for _, d := range docs {
+		if !applies(&d.Spec, target, principal) {
+			continue
+		}
+		for _, c := range d.Spec.Columns {
+			rule, err := k.compileColumn(d.Metadata.Name, c)
 			errs = append(errs, err)
 			r.columns = append(r.columns, rule)
 		}
@@ -90,19 +125,28 @@ func (r *Rules) Empty() bool { return len(r.columns) == 0 && r.detectors == 0 }
 // masks nothing is traced.
 func (r *Rules) NeedsCatalog() bool { return len(r.columns) > 0 }
 
-func compileColumn(doc string, c policy.ColumnMask) (columnRule, error) {
+func (k Keys) compileColumn(doc string, c policy.ColumnMask) (columnRule, error) {
 	parts := strings.Split(c.Match, ".")
 	if len(parts) != 3 || slices.Contains(parts, "") {
 		return columnRule{}, fmt.Errorf("mask %s: %q isn't schema.table.column", doc, c.Match)
 	}
 	set := 0
-	for _, is := range []bool{c.With.Redact, c.With.Null, c.With.KeepFirst > 0, c.With.KeepLast > 0} {
+	for _, is := range []bool{c.With.Redact, c.With.Null, c.With.KeepFirst > 0, c.With.KeepLast > 0, c.With.HMAC != ""} {
 		if is {
 			set++
 		}
 	}
 	if set != 1 || c.With.KeepFirst < 0 || c.With.KeepLast < 0 {
 		return columnRule{}, fmt.Errorf("mask %s: %s: exactly one transform is needed", doc, c.Match)
+	}
+	if name := c.With.HMAC; name != "" {
+		key, known := k[name]
+		switch {
+		case !known:
+			return columnRule{}, fmt.Errorf("mask %s: %s: there is no key %q; add it to the Node document's keys", doc, c.Match, name)
+		case len(key) < minKey:
+			return columnRule{}, fmt.Errorf("mask %s: %s: key %q has %d bytes; it needs at least %d", doc, c.Match, name, len(key), minKey)
+		}
 	}
 	return columnRule{schema: parts[0], table: parts[1], column: parts[2], with: c.With, label: doc + ": " + c.Match}, nil
 }

@@ -66,6 +66,46 @@ func TestCompileRefusesWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
+func TestCompileNeedsTheKeysItNames(t *testing.T) {
+	docs := maskDoc(policy.MaskSpec{
+		Targets: []string{"a"},
+		Columns: []policy.ColumnMask{
+			{Match: "*.*.email", With: policy.Transform{HMAC: "email"}},
+			{Match: "*.*.phone", With: policy.Transform{HMAC: "phone"}},
+			{Match: "*.*.mail", With: policy.Transform{HMAC: "email"}},
+		},
+		Exempt: policy.PrincipalSelect{Groups: []string{"stewards"}},
+	})
+	steward := policy.Principal{Subject: "s", Issuer: "corp", Groups: []string{"stewards"}}
+	if got := KeyNames(docs, "a", policy.Principal{}); !slices.Equal(got, []string{"email", "phone"}) {
+		t.Errorf("the keys at a are %q", got)
+	}
+	for _, got := range [][]string{KeyNames(docs, "b", policy.Principal{}), KeyNames(docs, "a", steward)} {
+		if len(got) > 0 {
+			t.Errorf("keys %q for what has no mask", got)
+		}
+	}
+	long := []byte("sixteen bytes it is")
+	for _, tt := range []struct {
+		name string
+		keys Keys
+		want string
+	}{
+		{"all", Keys{"email": long, "phone": long}, ""},
+		{"one short of", Keys{"email": long}, `there is no key "phone"`},
+		{"a short one", Keys{"email": long, "phone": []byte("hunter2")}, `key "phone" has 7 bytes`},
+		{"none", nil, `there is no key "email"`},
+	} {
+		_, err := tt.keys.Compile(docs, "a", policy.Principal{})
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
+	if _, err := Compile(docs, "a", steward); err != nil {
+		t.Errorf("who is exempt needs keys: %v", err)
+	}
+}
+
 func TestGlob(t *testing.T) {
 	for _, tt := range []struct {
 		pattern, s string

@@ -2,8 +2,10 @@ package mask
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"hash"
 	"strconv"
 	"unicode/utf8"
 )
@@ -61,18 +63,22 @@ const redacted = "[redacted]"
 func appendNull(out []byte) []byte { return append(out, 0xff, 0xff, 0xff, 0xff) }
 
 // apply appends the covered value, with its length, to out. A type that can't
-// hold what the transform makes becomes NULL.
-func (c *cover) apply(kind valueKind, v, out []byte) []byte {
+// hold what the transform makes becomes NULL. The code is keyed, for a
+// transform that needs one, and used up.
+func (c *cover) apply(kind valueKind, v, out []byte, code hash.Hash) []byte {
 	size := len(out)
 	out = append(out, 0, 0, 0, 0)
+	redact := c.with.Redact || c.with.HMAC != "" // JSON isn't written in one way only
 	switch {
 	case c.with.Null:
 		return appendNull(out[:size])
-	case c.with.Redact && kind == kindText:
+	case c.with.HMAC != "" && kind == kindText:
+		out = appendCode(out, v, code)
+	case redact && kind == kindText:
 		out = append(out, redacted...)
-	case c.with.Redact && kind == kindJSON:
+	case redact && kind == kindJSON:
 		out = append(out, `"`+redacted+`"`...)
-	case c.with.Redact && kind == kindJSONB:
+	case redact && kind == kindJSONB:
 		out = append(out, "\x01\""+redacted+`"`...)
 	case c.with.KeepFirst > 0 && kind == kindText:
 		out = keep(out, v, c.with.KeepFirst, true)
@@ -83,6 +89,19 @@ func (c *cover) apply(kind valueKind, v, out []byte) []byte {
 	}
 	binary.BigEndian.PutUint32(out[size:], uint32(len(out)-size-4))
 	return out
+}
+
+// codeSize is how much of an HMAC stands for a value: two of a thousand million
+// values share these 128 bits with a chance below 10^-20.
+const codeSize = 16
+
+// appendCode appends v's code in hex. Blanks at the end don't count: they pad
+// character(n), which then joins with text.
+func appendCode(out, v []byte, code hash.Hash) []byte {
+	code.Reset()
+	code.Write(bytes.TrimRight(v, " "))
+	var sum [sha256.Size]byte
+	return hex.AppendEncode(out, code.Sum(sum[:0])[:codeSize])
 }
 
 // keep appends v with all but n characters as "*". A value that has no more

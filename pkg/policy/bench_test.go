@@ -1,6 +1,8 @@
 package policy_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,5 +49,46 @@ func BenchmarkStatement(b *testing.B) {
 		if d := bound.Statement(now, policy.SessionFacts{}, st); d.Action != policy.Allow || !d.Lasting {
 			b.Fatalf("%+v", d)
 		}
+	}
+}
+
+// Decisions of a set with 1,000 policies: one of them applies, or all do, each
+// with the same condition, with one that a look-up finds, or with one of its own
+// that must be asked.
+func BenchmarkDecide1000Policies(b *testing.B) {
+	const many = 1000
+	same := func(int) string { return "statement.readOnly && !statement.multi" }
+	for _, bench := range []struct {
+		name, group string
+		when        func(i int) string
+	}{
+		{"one-applies", "team-%d", same},
+		{"all-apply/alike", "planners", same},
+		{"all-apply/by-table", "planners", func(i int) string {
+			return fmt.Sprintf("statement.readOnly && 'public.table_%d' in statement.tables", i)
+		}},
+		{"all-apply/by-prefix", "planners", func(i int) string {
+			return fmt.Sprintf("statement.kind != 'COPY' && !statement.ddl && statement.text.startsWith('SELECT %d ')", i)
+		}},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			documents := []string{aTarget}
+			for i := range many {
+				text := rules(fmt.Sprintf("p%d", i), "r: allow: "+bench.when(i))
+				if bench.group != "planners" {
+					text = strings.Replace(text, "planners", fmt.Sprintf(bench.group, i), 1)
+				}
+				documents = append(documents, text)
+			}
+			who := policy.Principal{Subject: "nightly", Issuer: "corp-idp", Groups: []string{"planners", "team-500"}}
+			bound := mustParse(b, documents...).Bind(who, policy.WorkloadFacts{Name: "job"}, orders)
+			st := &policy.Statement{Text: "SELECT 999 ", Kind: "SELECT", ReadOnly: true, Tables: []string{"public.table_7", "public.table_999"}}
+			b.ReportAllocs()
+			for b.Loop() {
+				if d := bound.Statement(noon, policy.SessionFacts{}, st); d.Action != policy.Allow {
+					b.Fatalf("%+v", d)
+				}
+			}
+		})
 	}
 }

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"cel.dev/cel-go/common/types"
 )
 
 // Bound is what a set says of one principal's job at one target. It is
@@ -16,9 +14,12 @@ type Bound struct {
 	workload  WorkloadFacts
 	target    TargetFacts
 	variables fixed
-	rules     []compiledRule // of the policies that apply, in the order of their names
-	allows    bool           // one of them can allow something
+	policies  []*compiledPolicy // that apply, in the order of their names
+	rules     []*compiledRule   // of those that are enforced, in the same order
+	shadows   []*compiledPolicy // those that are not
+	allows    bool              // an enforced one can allow something
 	session   SessionSpec
+	plans     [abouts]plan
 }
 
 // Bind picks the policies that apply to the principal and the target.
@@ -29,20 +30,37 @@ func (s *Set) Bind(p Principal, w WorkloadFacts, t TargetFacts) *Bound {
 		workload:  object{s.facts["workload"], &b.workload},
 		target:    object{s.facts["target"], &b.target},
 		session:   s.facts["session"],
-		statement: s.facts["statement"],
 	}
-	for _, policy := range s.compiled {
-		if applies(policy.doc, p, t) {
-			b.rules = append(b.rules, policy.rules...)
-			b.allows = b.allows || slices.ContainsFunc(policy.rules, func(r compiledRule) bool { return r.rule.Then == Allow })
-			b.session.tighten(policy.doc.Spec.Session)
+	for a := aboutStatement; a < abouts; a++ {
+		b.variables.asked[a] = s.facts[a.variable()]
+	}
+	for i := range s.compiled {
+		policy := &s.compiled[i]
+		if !applies(policy.doc, p, t) {
+			continue
 		}
+		b.policies = append(b.policies, policy)
+		if policy.shadow() {
+			b.shadows = append(b.shadows, policy)
+			continue
+		}
+		for i := range policy.rules {
+			b.rules = append(b.rules, &policy.rules[i])
+		}
+		b.allows = b.allows || policy.allows()
+		b.session.tighten(policy.doc.Spec.Session)
 	}
 	return b
 }
 
 func applies(doc *Policy, p Principal, t TargetFacts) bool {
 	return doc.Spec.Covers(t.Name) && doc.Spec.Principals.Matches(p)
+}
+
+// allows tells whether the policy can allow something, be it after people have
+// said yes.
+func (p *compiledPolicy) allows() bool {
+	return slices.ContainsFunc(p.rules, func(r compiledRule) bool { return r.rule.Then != Deny })
 }
 
 // tighten keeps the tighter of each two bounds.
@@ -62,88 +80,137 @@ func tighter[N Duration | uint64](a, b N) N {
 	return a
 }
 
-// Session returns the bounds of sessions: of the policies that apply, the
-// tightest.
+// Session returns the bounds of sessions: of the enforced policies that apply,
+// the tightest.
 func (b *Bound) Session() SessionSpec { return b.session }
 
 // Open decides whether a session may be opened: some rule that applies must
-// be able to allow something, and no deny rule may fire among those that don't
-// ask for the statement. Nothing a statement may do is decided by it.
+// be able to allow something, no deny rule may fire among those that mention
+// nothing of a protocol, and the approvals that such rules ask for once a
+// session must be given. Nothing that is done in the session is decided by it:
+// the same rules are asked again then, and list the same approvals again. The
+// caller remembers which of them the session was given.
 func (b *Bound) Open(now time.Time) Decision {
-	return b.decide(b.input(now, SessionFacts{}, nil), nil)
+	return b.Decide(now, SessionFacts{}, Asked{})
 }
 
-// Statement decides whether a statement may run. Every rule is asked: one
-// that denies, or can't be evaluated, decides before all that allow.
+// Statement decides whether a statement may run. Every rule is asked that
+// mentions the statement, or nothing of any protocol: one that denies, or
+// can't be evaluated, decides before all that ask for an approval, and those
+// before all that allow.
 func (b *Bound) Statement(now time.Time, sess SessionFacts, st *Statement) Decision {
-	if st == nil {
-		return Decision{Action: Deny, Message: "there is no statement to decide"}
-	}
-	return b.decide(b.input(now, sess, st), nil)
+	return b.must(now, sess, Asked{Statement: st}, "statement")
 }
 
-// decide asks the rules in order. Given results, one per rule, it asks all of
-// them and writes down what each said; without, it stops at the first that
-// denies, since nothing can change the outcome then.
-func (b *Bound) decide(in *input, results []RuleResult) Decision {
-	if e := b.principal.Expires; !e.IsZero() && !in.at.Before(e) {
-		return Decision{Action: Deny, Message: fmt.Sprintf("the identity of %s expired at %s", b.principal.label(), e.UTC().Format(time.RFC3339))}
+// Command decides like [Bound.Statement] whether an SSH command may run.
+func (b *Bound) Command(now time.Time, sess SessionFacts, c *Command) Decision {
+	return b.must(now, sess, Asked{Command: c}, "command")
+}
+
+// File decides like [Bound.Statement] whether a file operation may be done.
+func (b *Bound) File(now time.Time, sess SessionFacts, f *File) Decision {
+	return b.must(now, sess, Asked{File: f}, "file operation")
+}
+
+// Request decides like [Bound.Statement] whether an API request may be made.
+func (b *Bound) Request(now time.Time, sess SessionFacts, r *Request) Decision {
+	return b.must(now, sess, Asked{Request: r}, "request")
+}
+
+// must refuses to take a nil pointer for the question whether a session may be
+// opened.
+func (b *Bound) must(now time.Time, sess SessionFacts, asked Asked, what string) Decision {
+	if asked.about() == aboutSession {
+		return Decision{Action: Deny, Message: "there is no " + what + " to decide"}
 	}
-	allowed, denied, lasting := -1, -1, true
-	var cause error
-	for i := range b.rules {
-		r := &b.rules[i]
-		if in.statement == nil && (r.statement || r.rule.Then == Allow) {
-			continue // it is asked for each statement
-		}
-		matched, err := r.evaluate(in)
-		if results != nil {
-			results[i].Asked, results[i].Matched, results[i].Err = true, matched, err
-		}
-		if denied >= 0 {
-			continue
-		}
-		lasting = lasting && r.lasting
-		if err != nil || matched && r.rule.Then == Deny {
-			denied, cause = i, err
-			if results == nil {
-				break
-			}
-		} else if matched && allowed < 0 {
-			allowed = i
+	return b.Decide(now, sess, asked)
+}
+
+// Decide decides whatever is asked: like [Bound.Open] when that is nothing.
+func (b *Bound) Decide(now time.Time, sess SessionFacts, asked Asked) Decision {
+	if asked.about() == aboutSession {
+		sess = SessionFacts{} // there is none yet
+	}
+	in := b.input(now, sess, asked)
+	if d, expired := b.expired(in); expired {
+		return d
+	}
+	d := b.decision(in, b.plan(in.about).ask(in))
+	for _, policy := range b.shadows {
+		own := policy.alone(in, nil)
+		if d.changedBy(own.action) {
+			d.Shadows = append(d.Shadows, Shadow{policy.doc.Metadata.Name, own.rule, own.action})
 		}
 	}
+	return d
+}
+
+func (b *Bound) expired(in *input) (Decision, bool) {
+	e := b.principal.Expires
+	if e.IsZero() || in.at.Before(e) {
+		return Decision{}, false
+	}
+	return Decision{Action: Deny, Message: fmt.Sprintf("the identity of %s expired at %s", b.principal.label(), e.UTC().Format(time.RFC3339))}, true
+}
+
+// decision makes a decision of what the rules said.
+func (b *Bound) decision(in *input, said answers) Decision {
+	p := b.plan(in.about)
 	switch {
-	case denied >= 0:
-		r := &b.rules[denied]
-		if results != nil {
-			results[denied].Decided = true
-		}
+	case said.denied != none:
+		r := b.rules[said.denied]
 		// A rule that lasts denies again, whatever the rules before it say then.
-		return Decision{Action: Deny, Policy: r.policy, Rule: r.rule.Name, Message: r.denial(cause), Lasting: r.lasting}
-	case allowed >= 0:
-		r := &b.rules[allowed]
-		if results != nil {
-			results[allowed].Decided = true
+		return Decision{Action: Deny, Policy: r.policy, Rule: r.rule.Name, Message: r.denial(said.cause), Lasting: r.lasting}
+	case len(said.approvals) > 0:
+		d := Decision{Action: Approve, Approvals: make([]Needed, len(said.approvals)), Lasting: p.lasting}
+		for i, index := range said.approvals {
+			r := b.rules[index]
+			d.Approvals[i] = Needed{Policy: r.policy, Rule: r.rule.Name, Message: r.rule.Message, Spec: r.rule.Approval}
 		}
-		return Decision{Action: Allow, Policy: r.policy, Rule: r.rule.Name, Lasting: lasting}
-	case in.statement == nil && b.allows:
-		return Decision{Action: Allow, Lasting: lasting}
-	default:
-		return Decision{Action: Deny, Message: b.nothingAllows(in.statement), Lasting: lasting}
+		d.Policy, d.Rule = d.Approvals[0].Policy, d.Approvals[0].Rule
+		return d
+	case said.allowed != none:
+		r := b.rules[said.allowed]
+		return Decision{Action: Allow, Policy: r.policy, Rule: r.rule.Name, Lasting: p.lasting}
+	case in.about == aboutSession && b.allows:
+		return Decision{Action: Allow, Lasting: p.lasting}
 	}
+	return Decision{Action: Deny, Message: b.nothingAllows(in.asked), Lasting: p.lasting}
 }
 
 // nothingAllows is the message of the default denial.
-func (b *Bound) nothingAllows(st *Statement) string {
-	if st == nil {
+func (b *Bound) nothingAllows(asked Asked) string {
+	if asked.about() == aboutSession {
 		return fmt.Sprintf("no policy lets %s open a session to target %s", b.principal.label(), quote(b.target.Name))
 	}
-	what := "this statement"
-	if st.Kind != "" {
-		what = st.Kind
+	return fmt.Sprintf("no rule allows %s for %s at target %s", asked.label(), b.principal.label(), quote(b.target.Name))
+}
+
+// label names what is asked in messages.
+func (a Asked) label() string {
+	switch {
+	case a.Statement != nil && a.Statement.Kind != "":
+		return a.Statement.Kind
+	case a.Statement != nil:
+		return "this statement"
+	case a.Command != nil && a.Command.Forward != "":
+		return quote(a.Command.Forward) + " forwarding"
+	case a.Command != nil && a.Command.Subsystem != "":
+		return "the subsystem " + quote(a.Command.Subsystem)
+	case a.Command != nil && a.Command.Program != "":
+		return "the command " + quote(a.Command.Program)
+	case a.Command != nil && a.Command.Text == "":
+		return "a shell"
+	case a.Command != nil:
+		return "this command"
+	case a.File != nil:
+		return a.File.Op + " of " + quote(a.File.Path)
+	case a.Request != nil && a.Request.NonResourcePath != "":
+		return a.Request.Verb + " " + quote(a.Request.NonResourcePath)
+	case a.Request != nil:
+		return a.Request.Verb + " " + quote(a.Request.Resource)
 	}
-	return fmt.Sprintf("no rule allows %s for %s at target %s", what, b.principal.label(), quote(b.target.Name))
+	return "a session"
 }
 
 // denial is what the client is told. The cause of a failed evaluation may hold
@@ -157,17 +224,4 @@ func (r *compiledRule) denial(cause error) string {
 	default:
 		return fmt.Sprintf("denied by rule %s of policy %s", quote(r.rule.Name), quote(r.policy))
 	}
-}
-
-// evaluate asks one rule.
-func (r *compiledRule) evaluate(in *input) (bool, error) {
-	out, _, err := r.program.Eval(in)
-	if err != nil {
-		return false, err
-	}
-	matched, ok := out.(types.Bool)
-	if !ok {
-		return false, fmt.Errorf("the rule yielded a %s instead of a bool", out.Type().TypeName())
-	}
-	return bool(matched), nil
 }

@@ -18,8 +18,11 @@ type CaseResult struct {
 	Name     string // the case's name, or else its SQL
 	Want     Action
 	WantRule string // empty: any rule
-	Got      Decision
-	Passed   bool
+	// WantShadows are what shadow policies must have said, as "policy/rule"; nil:
+	// anything.
+	WantShadows []string
+	Got         Decision
+	Passed      bool
 }
 
 // RunTests loads a folder and decides the cases in its *_test.yaml files:
@@ -29,12 +32,15 @@ type CaseResult struct {
 //	cases:
 //	  - {sql: "SELECT * FROM orders", expect: allow, rule: read}
 //	  - {sql: "DROP TABLE orders", expect: deny}
+//	  - {sql: "DELETE FROM orders", expect: approve, rule: write-needs-a-human}
 //	  - {expect: deny, as: {subject: eve, issuer: corp-idp}}
 //
 // What stands beside cases holds for each that doesn't set it: as, target,
 // workload, session and now (RFC 3339; by default noon of 2026-07-06 UTC, a
-// Monday). A case has sql, or the facts of a statement, or neither: then it
-// asks whether the session may be opened. Rule is the rule that must decide.
+// Monday). A case has sql, or the facts of a statement, command, file or
+// request, or none of them: then it asks whether the session may be opened. Rule
+// is the rule that must decide, or be one of those that ask for an approval.
+// Shadow lists, as "policy/rule", what shadow policies must have said.
 //
 // Parse reads SQL; a text that it can't read is denied. The error is that of
 // [Load], or an [Errors] of what is wrong with the cases.
@@ -67,70 +73,6 @@ func RunTests(dir string, parse func(sql string) ([]Statement, error)) ([]CaseRe
 		results[i] = cases[i].run(set, parse)
 	}
 	return results, nil
-}
-
-// caseFile is a file of cases.
-type caseFile struct {
-	caseSetting `yaml:",inline"`
-	Cases       []testCase `yaml:"cases"`
-}
-
-// caseSetting is what a file may set for all of its cases.
-type caseSetting struct {
-	As       *caseAs       `yaml:"as"`
-	Target   string        `yaml:"target"`
-	Workload *caseWorkload `yaml:"workload"`
-	Session  *caseSession  `yaml:"session"`
-	Now      string        `yaml:"now"`
-}
-
-type caseAs struct {
-	Subject string         `yaml:"subject"`
-	Issuer  string         `yaml:"issuer"`
-	Groups  []string       `yaml:"groups"`
-	Claims  map[string]any `yaml:"claims"`
-}
-
-type caseWorkload struct {
-	Name           string            `yaml:"name"`
-	Node           string            `yaml:"node"`
-	Executable     string            `yaml:"executable"`
-	UID            int64             `yaml:"uid"`
-	Unit           string            `yaml:"unit"`
-	Namespace      string            `yaml:"namespace"`
-	ServiceAccount string            `yaml:"serviceAccount"`
-	Labels         map[string]string `yaml:"labels"`
-}
-
-type caseSession struct {
-	Age      Duration `yaml:"age"`
-	Rows     int64    `yaml:"rows"`
-	Commands int64    `yaml:"commands"`
-}
-
-type caseStatement struct {
-	Text      string   `yaml:"text"`
-	Kind      string   `yaml:"kind"`
-	ReadOnly  bool     `yaml:"readOnly"`
-	DDL       bool     `yaml:"ddl"`
-	Tables    []string `yaml:"tables"`
-	Columns   []string `yaml:"columns"`
-	Functions []string `yaml:"functions"`
-	HasWhere  bool     `yaml:"hasWhere"`
-	Multi     bool     `yaml:"multi"`
-}
-
-type testCase struct {
-	caseSetting `yaml:",inline"`
-	Name        string         `yaml:"name"`
-	SQL         string         `yaml:"sql"`
-	Statement   *caseStatement `yaml:"statement"`
-	Expect      Action         `yaml:"expect"`
-	Rule        string         `yaml:"rule"`
-
-	file string
-	line int
-	now  time.Time
 }
 
 // readCases reads and checks a file of cases.
@@ -188,12 +130,10 @@ func (d *document) checkCase(set *Set, at string, c *testCase) {
 	if set.Target(c.Target) == nil {
 		d.errorf(at+".target", "no Target document is named %s", quote(c.Target))
 	}
-	if c.Expect != Allow && c.Expect != Deny {
-		d.errorf(at+".expect", "must be allow or deny")
+	if c.Expect != Allow && c.Expect != Approve && c.Expect != Deny {
+		d.errorf(at+".expect", "must be allow, approve or deny")
 	}
-	if c.SQL != "" && c.Statement != nil {
-		d.errorf(at+".statement", "has no place beside sql; only one of them may be set")
-	}
+	d.checkAsked(set, at, c)
 	c.now = casesTime
 	if c.Now != "" {
 		var err error
@@ -203,65 +143,22 @@ func (d *document) checkCase(set *Set, at string, c *testCase) {
 	}
 }
 
-// run decides the case as a session would.
-func (c *testCase) run(set *Set, parse func(string) ([]Statement, error)) CaseResult {
-	r := CaseResult{File: c.file, Line: c.line, Name: c.Name, Want: c.Expect, WantRule: c.Rule}
-	setDefault(&r.Name, c.SQL)
-	setDefault(&r.Name, "open a session")
-	r.Got = c.decide(set, parse)
-	r.Passed = r.Got.Action == r.Want && (r.WantRule == "" || r.WantRule == r.Got.Rule)
-	return r
-}
-
-func (c *testCase) decide(set *Set, parse func(string) ([]Statement, error)) Decision {
-	bound := set.Bind(c.principal(), c.workload(), set.Target(c.Target).facts())
-	decision := bound.Open(c.now)
-	statements, err := c.statements(parse)
-	if err != nil {
-		return Decision{Action: Deny, Message: err.Error()}
-	}
-	var sess SessionFacts
-	if c.Session != nil {
-		sess = SessionFacts{Age: time.Duration(c.Session.Age), Rows: c.Session.Rows, Commands: c.Session.Commands}
-	}
-	for i := range statements {
-		if decision.Action != Allow {
-			break
-		}
-		decision = bound.Statement(c.now, sess, &statements[i])
-	}
-	return decision
-}
-
-func (c *testCase) statements(parse func(string) ([]Statement, error)) ([]Statement, error) {
-	if s := c.Statement; s != nil {
-		return []Statement{Statement(*s)}, nil
-	}
-	if c.SQL == "" {
-		return nil, nil
-	}
-	return parse(c.SQL)
-}
-
-func (c *testCase) principal() Principal {
-	return Principal{Subject: c.As.Subject, Issuer: c.As.Issuer, Groups: c.As.Groups, Claims: c.As.Claims}
-}
-
-func (c *testCase) workload() WorkloadFacts {
-	if c.Workload == nil {
-		return WorkloadFacts{}
-	}
-	return WorkloadFacts(*c.Workload)
-}
-
-// facts are those of a connection to the target's first host.
-func (t *Target) facts() TargetFacts {
-	f := TargetFacts{Name: t.Metadata.Name, Protocol: t.Spec.Protocol, Labels: t.Metadata.Labels}
-	if h, err := ParseHost(t.Spec.Hosts[0]); err == nil {
-		f.Host, f.Port = h.Name, int64(h.Port)
-		if h.Name == "" {
-			f.Host = h.Prefix.Addr().String()
+// checkAsked wants a case to ask one thing, of a target that has such.
+func (d *document) checkAsked(set *Set, at string, c *testCase) {
+	target, first := set.Target(c.Target), ""
+	for _, of := range []struct {
+		field string
+		about about
+	}{{"sql", aboutStatement}, {"statement", aboutStatement}, {"command", aboutCommand}, {"file", aboutFile}, {"request", aboutRequest}} {
+		at := at + "." + of.field
+		switch {
+		case !d.has(at):
+		case first != "":
+			d.errorf(at, "has no place beside %s; only one of them may be set", first)
+		case target != nil && target.Spec.Protocol != of.about.protocol():
+			d.errorf(at, "is for %s targets; %s speaks %s", of.about.protocol(), quote(c.Target), target.Spec.Protocol)
+		default:
+			first = of.field
 		}
 	}
-	return f
 }

@@ -104,10 +104,47 @@ cases:
 		got = append(got, outcome{r.Name, r.Line, r.Passed})
 	}
 	want := []outcome{
-		{"open a session", 6, true}, {"by no rule", 7, false}, {"SELECT 1", 8, false}, {"SELECT 1", 9, false}, {"SELECT", 10, true}, {"SELEC", 11, true},
+		{"SELECT", 6, true}, {"by no rule", 7, false}, {"SELECT 1", 8, false}, {"SELECT 1", 9, false}, {"SELECT", 10, true}, {"SELEC", 11, true},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("results (-want +got):\n%s", diff)
+	}
+}
+
+func TestRunTestsOfEachKind(t *testing.T) {
+	dir := writeFolder(t, map[string]string{
+		"all.yaml": stream(aTarget, anSSHTarget, aKubeTarget, aProvider, everything,
+			approving("p", "on", "write: approve: statement.kind == 'DELETE'", "late: approve: now.getHours() > 20"), approving("sh", "shadow", "no: deny: statement.kind == 'SELECT'")),
+		"a_test.yaml": `
+as: {subject: x, issuer: corp-idp, groups: [planners]}
+target: orders-db
+cases:
+  - {sql: "DELETE FROM a", expect: approve, rule: write}
+  - {name: the second approval, sql: "DELETE FROM a", expect: approve, rule: late, now: "2026-07-06T21:00:00Z"}
+  - {name: a session, expect: approve, rule: late, now: "2026-07-06T21:00:00Z"}
+  - {name: a session of that, sql: "SELECT 1", expect: approve, rule: late, now: "2026-07-06T21:00:00Z"}
+  - {name: no approval, sql: "DELETE FROM a", expect: allow}
+  - {name: shadow, sql: "SELECT 1", expect: allow, shadow: [sh/no]}
+  - {name: no shadow, sql: "SELECT 1", expect: allow, shadow: []}
+  - {name: one of two, sql: "SELECT 1; DELETE FROM a", expect: approve, rule: write, shadow: [sh/no]}
+  - {target: build-host, file: {op: read, path: /srv/a, size: 1}, expect: allow, rule: files}
+  - {target: build-host, command: {text: sh, program: sh, interactive: true}, expect: deny, rule: shells}
+  - {target: cluster, workload: {image: "registry.example/x"}, request: {verb: get, group: apps, version: v1, resource: deployments, namespace: shop, name: web}, expect: allow, rule: requests}
+`})
+	results, err := policy.RunTests(dir, parser())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]bool{}
+	for _, r := range results {
+		got[r.Name] = r.Passed
+	}
+	want := map[string]bool{
+		"DELETE FROM a": true, "the second approval": true, "a session": true, "a session of that": true, "no approval": false, "shadow": true, "no shadow": false, "one of two": true,
+		`read of "/srv/a"`: true, `the command "sh"`: true, `get "deployments"`: true,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("passed (-want +got):\n%s", diff)
 	}
 }
 
@@ -117,6 +154,7 @@ func TestRunTestsRefusesBadCases(t *testing.T) {
 		"a_test.yaml": `cases:
   - {expect: maybe, target: other}
   - {as: {subject: x, issuer: corp}, target: orders-db, expect: allow, now: noon, sql: a, statement: {}}
+  - {as: {subject: x, issuer: local}, target: orders-db, expect: allow, command: {program: ls}}
 `,
 		"b_test.yaml": "as: {}\n",
 		"c_test.yaml": "cases: [{sqll: x}]\n",
@@ -130,12 +168,13 @@ func TestRunTestsRefusesBadCases(t *testing.T) {
 	want := []string{
 		dir + `/a_test.yaml:2: cases[0].as: is missing; it is {subject: …, issuer: …, groups: […]}, here or for all cases`,
 		dir + `/a_test.yaml:2: cases[0].target: no Target document is named "other"`,
-		dir + `/a_test.yaml:2: cases[0].expect: must be allow or deny`,
+		dir + `/a_test.yaml:2: cases[0].expect: must be allow, approve or deny`,
 		dir + `/a_test.yaml:3: cases[1].as.issuer: no IdentityProvider document is named "corp"`,
 		dir + `/a_test.yaml:3: cases[1].statement: has no place beside sql; only one of them may be set`,
 		dir + `/a_test.yaml:3: cases[1].now: must be a time such as "2026-07-06T12:00:00Z"`,
+		dir + `/a_test.yaml:4: cases[2].command: is for ssh targets; "orders-db" speaks postgres`,
 		dir + `/b_test.yaml:1: cases: is missing; it is a list of cases`,
-		dir + `/c_test.yaml:1: cases[0].sqll: unknown field; known here are as, expect, name, now, rule, session, sql, statement, target, workload`,
+		dir + `/c_test.yaml:1: cases[0].sqll: unknown field; known here are as, command, expect, file, name, now, request, rule, session, shadow, sql, statement, target, workload`,
 		dir + `/d_test.yaml:1: is no valid YAML: did not find expected node content`,
 	}
 	if diff := cmp.Diff(want, policy.Messages(err)); diff != "" {

@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
+	"unicode"
 )
 
 // What each document must be by itself. Each check also fills in defaults, so
@@ -36,7 +36,7 @@ func (d *document) checkName(at, name string) {
 }
 
 func (d *document) checkMetadata(kind string, m Metadata) {
-	if kind != "Node" || d.has("metadata.name") {
+	if !isSingle(kind) || d.has("metadata.name") {
 		d.checkName("metadata.name", m.Name)
 	}
 	for key := range m.Labels {
@@ -108,77 +108,6 @@ func oneOf(names []string) string {
 	return "one of " + strings.Join(names, ", ")
 }
 
-func (d *document) checkTarget(t *TargetSpec) {
-	switch t.Protocol {
-	case "postgres":
-	case "":
-		d.errorf("spec.protocol", `is missing; the known one is "postgres"`)
-	case "ssh", "kube", "kubernetes":
-		d.errorf("spec.protocol", `%s%s; use "postgres"`, t.Protocol, notSupported)
-	default:
-		d.errorf("spec.protocol", `unknown protocol %s; the known one is "postgres"`, quote(t.Protocol))
-	}
-	if len(t.Hosts) == 0 {
-		d.errorf("spec.hosts", "needs at least one host such as orders.db.example:5432")
-	}
-	d.checkList("spec.hosts", t.Hosts)
-	for i, text := range t.Hosts {
-		if _, err := ParseHost(text); err != nil {
-			d.errorf(fmt.Sprintf("spec.hosts[%d]", i), "%s", err)
-		}
-	}
-	d.checkTLS(&t.TLS)
-	d.checkOneOf("spec.credential", "postgresRole")
-	if t.Credential.PostgresRole != nil {
-		d.checkPostgresRole(t.Credential.PostgresRole)
-	}
-}
-
-func (d *document) checkTLS(t *TLSSpec) {
-	setDefault(&t.Mode, TLSVerifyFull)
-	d.checkOptionalFile("spec.tls.caFile", t.CAFile)
-	if d.has("spec.tls.serverName") {
-		name := strings.ToLower(t.ServerName)
-		if _, err := netip.ParseAddr(name); err != nil && checkHostName(name) != nil {
-			d.errorf("spec.tls.serverName", "%s is neither a host name nor an address", quote(t.ServerName))
-		}
-	}
-	switch t.Mode {
-	case TLSVerifyFull:
-	case TLSDisable:
-		if t.CAFile != "" || t.ServerName != "" {
-			d.errorf("spec.tls.mode", "is disable, so caFile and serverName would have no effect; remove them, or use verify-full")
-		}
-	default:
-		d.errorf("spec.tls.mode", "%s is not accepted; use verify-full, or disable where the network itself is trusted", quote(t.Mode))
-	}
-}
-
-func (d *document) checkPostgresRole(r *PostgresRoleSpec) {
-	const at = "spec.credential.postgresRole"
-	d.checkOneOf(at+".adminFrom", "file")
-	d.checkOptionalFile(at+".adminFrom.file", r.AdminFrom.File)
-	d.checkList(at+".memberOf", r.MemberOf)
-	for i, role := range r.MemberOf {
-		// NAMEDATALEN - 1, PostgreSQL's limit of an identifier.
-		if len(role) > 63 {
-			d.errorf(fmt.Sprintf("%s.memberOf[%d]", at, i), "a role's name has at most 63 bytes")
-		}
-	}
-	if !d.has(at + ".ttl") {
-		r.TTL = Duration(15 * time.Minute)
-	}
-	if ttl := time.Duration(r.TTL); ttl < time.Minute || ttl > 24*time.Hour {
-		d.errorf(at+".ttl", "must be from 1m to 24h")
-	}
-	if !d.has(at + ".connectionLimit") {
-		r.ConnectionLimit = 20
-	}
-	if r.ConnectionLimit < 1 || r.ConnectionLimit > 10000 {
-		d.errorf(at+".connectionLimit", "must be from 1 to 10000")
-	}
-}
-
 func (d *document) checkProvider(p *IdentityProvider) {
 	if p.Metadata.Name == LocalIssuer {
 		d.errorf("metadata.name", "%q is reserved for the users of the node itself", LocalIssuer)
@@ -195,8 +124,22 @@ func (d *document) checkProvider(p *IdentityProvider) {
 		d.errorf("spec.audiences", "needs at least one audience, or any token of the issuer would do")
 	}
 	d.checkList("spec.audiences", s.Audiences)
+	setDefault(&s.Claims.Subject, "sub")
 	setDefault(&s.Claims.Groups, "groups")
+	d.checkClaim("spec.claims.subject", s.Claims.Subject)
+	d.checkClaim("spec.claims.groups", s.Claims.Groups)
 	d.checkOptionalFile("spec.caFile", s.CAFile)
+	d.checkOptionalFile("spec.bearerTokenFile", s.BearerTokenFile)
+}
+
+// checkClaim wants a path to a claim, whose dots lead into objects.
+func (d *document) checkClaim(at, path string) {
+	for part := range strings.SplitSeq(path, ".") {
+		if part == "" || strings.ContainsFunc(part, unicode.IsSpace) {
+			d.errorf(at, `%s is no path of a claim; write it as "groups" or "realm_access.roles"`, quote(path))
+			return
+		}
+	}
 }
 
 func isLoopback(host string) bool {

@@ -1,8 +1,11 @@
 package policy
 
 import (
+	"crypto/ed25519"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
 	"path"
@@ -28,6 +31,8 @@ func (d *document) checkNode(n *NodeSpec) {
 	d.checkRange("spec.listenPort", n.ListenPort, 1, 65535)
 	d.checkRange("spec.limits.sessions", n.Limits.Sessions, 1, 1_000_000)
 	d.checkRange("spec.limits.sessionsPerJob", n.Limits.SessionsPerJob, 1, 1_000_000)
+	d.checkRange("spec.limits.approvals", n.Limits.Approvals, 1, 100_000)
+	d.checkRange("spec.limits.approvalsPerJob", n.Limits.ApprovalsPerJob, 1, 100_000)
 	const atTimeout = "spec.limits.connectTimeout"
 	if t := time.Duration(n.Limits.ConnectTimeout); d.has(atTimeout) && (t < 100*time.Millisecond || t > 10*time.Minute) {
 		d.errorf(atTimeout, "must be from 100ms to 10m")
@@ -36,9 +41,38 @@ func (d *document) checkNode(n *NodeSpec) {
 		d.errorf("spec.journal.maxBytes", "must be at least 16MiB")
 	}
 	d.checkNATS(&n.NATS)
+	d.checkAuthority(n)
+	d.checkKeys(n.Keys)
 	n.setDefaults()
 	if n.Limits.SessionsPerJob > n.Limits.Sessions {
 		d.errorf("spec.limits.sessionsPerJob", "must not be more than sessions, which is %d", n.Limits.Sessions)
+	}
+	if n.Limits.ApprovalsPerJob > n.Limits.Approvals {
+		d.errorf("spec.limits.approvalsPerJob", "must not be more than approvals, which is %d", n.Limits.Approvals)
+	}
+}
+
+// checkAuthority wants Ed25519 public keys. They are no secrets, but what
+// stands in their place by mistake may be.
+func (d *document) checkAuthority(n *NodeSpec) {
+	const at = "spec.authority.keys"
+	d.checkList(at, n.Authority.Keys)
+	for i, text := range n.Authority.Keys {
+		if key, err := base64.StdEncoding.DecodeString(text); text != "" && (err != nil || len(key) != ed25519.PublicKeySize) {
+			d.errorf(fmt.Sprintf("%s[%d]", at, i), `is no Ed25519 public key in base64, as "chaperone-sink key" prints it`)
+		}
+	}
+}
+
+func (d *document) checkKeys(keys map[string]SecretSource) {
+	if len(keys) > maxItems {
+		d.errorf("spec.keys", "has more than %d items", maxItems)
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(keys)) {
+		at := "spec.keys." + name
+		d.checkName(at, name)
+		d.checkSecret(at, keys[name])
 	}
 }
 

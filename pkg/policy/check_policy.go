@@ -2,8 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -26,6 +24,10 @@ func (d *document) checkPolicy(p *PolicySpec) {
 		}
 		names[r.Name] = true
 	}
+	setDefault(&p.Enforce, EnforceOn)
+	if p.Enforce != EnforceOn && p.Enforce != EnforceShadow {
+		d.errorf("spec.enforce", "%s is unknown; use on or shadow", quote(p.Enforce))
+	}
 	setDefault(&p.Session.Record, RecordDurable)
 	if r := p.Session.Record; r != RecordDurable && r != RecordStrict {
 		d.errorf("spec.session.record", "%s is unknown; use durable or strict", quote(r))
@@ -40,15 +42,19 @@ func (d *document) checkRule(at string, r *Rule) {
 	switch r.Then {
 	case Allow:
 		if r.Message != "" {
-			d.errorf(at+".message", "has no effect on an allow; it is told on a denial")
+			d.errorf(at+".message", "has no effect on an allow; it is told on a denial, and to who is asked for an approval")
 		}
-	case Deny:
+	case Deny, Approve:
 	case "":
-		d.errorf(at+".then", "is missing; use allow or deny")
-	case "approve":
-		d.errorf(at+".then", "approve%s; use allow or deny", notSupported)
+		d.errorf(at+".then", "is missing; use allow, approve or deny")
 	default:
-		d.errorf(at+".then", "%s is unknown; use allow or deny", quote(string(r.Then)))
+		d.errorf(at+".then", "%s is unknown; use allow, approve or deny", quote(string(r.Then)))
+	}
+	switch {
+	case r.Then == Approve:
+		d.checkApproval(at+".approval", r.Approval)
+	case d.has(at + ".approval"):
+		d.errorf(at+".approval", "has no effect unless then is approve")
 	}
 	if len(r.Message) > 500 {
 		d.errorf(at+".message", "has at most 500 bytes")
@@ -75,72 +81,5 @@ func (d *document) checkPrincipals(at string, p PrincipalSelect) {
 		if _, _, ok := splitSubject(s); !ok {
 			d.errorf(fmt.Sprintf("%s.subjects[%d]", at, i), `%s must be subject@issuer, *@issuer or "*", where the issuer is an IdentityProvider's name or %q`, quote(s), LocalIssuer)
 		}
-	}
-}
-
-// columnPattern is three parts without white space, "*" anywhere in them.
-var columnPattern = regexp.MustCompile(`^[^.\s]+\.[^.\s]+\.[^.\s]+$`)
-
-// detectors are the names that package mask gives its content detectors.
-func detectors() []string {
-	return []string{"payment-card", "email", "private-key", "jwt", "cloud-key"}
-}
-
-func (d *document) checkMask(m *MaskSpec) {
-	d.checkTargetNames(m.Targets)
-	if len(m.Columns) == 0 && len(m.Detect) == 0 {
-		d.errorf("spec", "masks nothing; it needs columns or detect")
-	}
-	d.checkLength("spec.columns", len(m.Columns))
-	for i := range m.Columns {
-		d.checkColumn(fmt.Sprintf("spec.columns[%d]", i), &m.Columns[i])
-	}
-	d.checkList("spec.detect", m.Detect)
-	for i, name := range m.Detect {
-		if !slices.Contains(detectors(), name) {
-			d.errorf(fmt.Sprintf("spec.detect[%d]", i), "unknown detector %s; known are %s", quote(name), strings.Join(detectors(), ", "))
-		}
-	}
-	setDefault(&m.Untraceable, "deny")
-	switch m.Untraceable {
-	case "deny":
-	case "approve":
-		d.errorf("spec.untraceable", "approve%s; use deny", notSupported)
-	default:
-		d.errorf("spec.untraceable", "%s is unknown; use deny", quote(m.Untraceable))
-	}
-	d.checkPrincipals("spec.exempt", m.Exempt)
-}
-
-func (d *document) checkColumn(at string, c *ColumnMask) {
-	switch {
-	case c.Match == "":
-		d.errorf(at+".match", `is missing; it is a pattern such as "public.customers.card_number"`)
-	case !columnPattern.MatchString(c.Match):
-		d.errorf(at+".match", `%s is no column pattern; write schema.table.column, with "*" for any`, quote(c.Match))
-	}
-	if !d.has(at + ".with") {
-		d.errorf(at+".with", "is missing; it is a transform such as redact or {keepLast: 4}")
-		return
-	}
-	if p := d.places[at+".with"]; p.node != nil && len(p.node.Content) == 0 && p.node.Value != "" {
-		return // one plain word, checked as it was read
-	}
-	d.checkOneOf(at+".with", "redact", "null", "keepFirst", "keepLast")
-	d.checkKeep(at+".with.keepFirst", c.With.KeepFirst)
-	d.checkKeep(at+".with.keepLast", c.With.KeepLast)
-	d.checkTrue(at+".with.redact", c.With.Redact)
-	d.checkTrue(at+".with.null", c.With.Null)
-}
-
-func (d *document) checkKeep(at string, n int) {
-	if d.has(at) && n < 1 {
-		d.errorf(at, "must be at least 1; redact keeps nothing")
-	}
-}
-
-func (d *document) checkTrue(at string, on bool) {
-	if d.has(at) && !on {
-		d.errorf(at, "must be true, or left out")
 	}
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -13,13 +14,21 @@ func (l *loader) checkReferences() {
 	for _, p := range l.policies {
 		p.at.refer("spec.targets", p.doc.Spec.Targets, "Target", targets)
 		p.at.referSubjects("spec.principals", p.doc.Spec.Principals, issuers)
+		for i := range p.doc.Spec.Rules {
+			p.at.referApproval(fmt.Sprintf("spec.rules[%d].approval", i), p.doc.Spec.Rules[i].Approval, issuers)
+		}
 	}
 	for _, m := range l.masks {
 		m.at.refer("spec.targets", m.doc.Spec.Targets, "Target", targets)
 		m.at.referSubjects("spec.exempt", m.doc.Spec.Exempt, issuers)
+		m.at.referApproval("spec.approval", m.doc.Spec.Approval, issuers)
+		l.checkKeys(m)
 	}
 	for _, w := range l.workloads {
 		l.checkIdentity(w, issuers)
+	}
+	for _, s := range l.sinks {
+		s.at.referSink(&s.doc.Spec, issuers)
 	}
 	l.checkHostsOnce()
 	l.checkPatternsOnce()
@@ -51,6 +60,47 @@ func (d *document) referSubjects(at string, p PrincipalSelect, issuers []string)
 	}
 }
 
+func (d *document) referApproval(at string, a *ApprovalSpec, issuers []string) {
+	if a == nil {
+		return
+	}
+	d.referSubjects(at+".from", a.From, issuers)
+	for i, e := range a.Escalate {
+		d.referSubjects(fmt.Sprintf("%s.escalate[%d].to", at, i), e.To, issuers)
+	}
+}
+
+func (d *document) referIssuer(at, issuer string, issuers []string) {
+	if issuer != "" && !slices.Contains(issuers, issuer) {
+		d.errorf(at, "no IdentityProvider document is named %s%s", quote(issuer), listed(issuers))
+	}
+}
+
+func (d *document) referSink(s *SinkSpec, issuers []string) {
+	d.referIssuer("spec.login.issuer", s.Login.Issuer, issuers)
+	d.referSubjects("spec.admins", s.Admins, issuers)
+	if s.Slack == nil {
+		return
+	}
+	for i, p := range s.Slack.People {
+		d.referIssuer(fmt.Sprintf("spec.slack.people[%d].issuer", i), p.Issuer, issuers)
+	}
+}
+
+// checkKeys wants the keys that a mask names in the Node document. Documents
+// without one are a part of what a node loads, so there nothing can be said.
+func (l *loader) checkKeys(m located[Mask]) {
+	if len(l.nodes) == 0 {
+		return
+	}
+	keys := l.nodes[0].doc.Spec.Keys
+	for i, c := range m.doc.Spec.Columns {
+		if name := c.With.HMAC; isName(name) && keys[name].File == "" {
+			m.at.errorf(fmt.Sprintf("spec.columns[%d].with.hmac", i), "the Node document's keys hold none named %s%s", quote(name), listed(slices.Sorted(maps.Keys(keys))))
+		}
+	}
+}
+
 // listed says which names there are, if they are few enough to help.
 func listed(known []string) string {
 	if len(known) == 0 || len(known) > 10 {
@@ -64,10 +114,7 @@ func (l *loader) checkIdentity(w located[Workload], issuers []string) {
 	if id == nil || id.Issuer == "" {
 		return
 	}
-	if !slices.Contains(issuers, id.Issuer) {
-		w.at.errorf("spec.identity.issuer", "no IdentityProvider document is named %s%s", quote(id.Issuer), listed(issuers))
-		return
-	}
+	w.at.referIssuer("spec.identity.issuer", id.Issuer, issuers)
 	for _, p := range l.providers {
 		if p.doc.Metadata.Name == id.Issuer && id.Audience != "" && !slices.Contains(p.doc.Spec.Audiences, id.Audience) {
 			w.at.errorf("spec.identity.audience", "%s is none of the audiences of %s: %s", quote(id.Audience), id.Issuer, strings.Join(p.doc.Spec.Audiences, ", "))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"chaperone.dev/chaperone/pkg/policy"
+	"github.com/google/go-cmp/cmp"
 )
 
 var (
@@ -76,12 +77,12 @@ func TestStatement(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			bound := mustParse(t, aTarget, rules("p", test.rules...)).Bind(planner, job, orders)
 			got := bound.Statement(noon, test.sess, test.st)
-			if got != test.want {
-				t.Errorf("got  %+v\nwant %+v", got, test.want)
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("decision (-want +got):\n%s", diff)
 			}
 			explained, results := bound.Explain(noon, test.sess, test.st)
-			if explained != got {
-				t.Errorf("explained as %+v", explained)
+			if diff := cmp.Diff(got, explained); diff != "" {
+				t.Errorf("explained otherwise (-decided +explained):\n%s", diff)
 			}
 			decided := ""
 			for _, r := range results {
@@ -133,7 +134,7 @@ func TestOpen(t *testing.T) {
 			if (got.Action == policy.Allow) != test.allowed || got.Message != test.message {
 				t.Errorf("got %+v", got)
 			}
-			if explained, _ := bound.Explain(noon, policy.SessionFacts{}, nil); explained != got {
+			if explained, _ := bound.Explain(noon, policy.SessionFacts{}, nil); !cmp.Equal(explained, got) {
 				t.Errorf("explained as %+v", explained)
 			}
 			if !test.allowed && !strings.HasPrefix(test.name, "a deny") && !strings.HasPrefix(test.name, "nothing") {

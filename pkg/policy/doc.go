@@ -7,10 +7,13 @@
 //
 // [Set.Bind] picks the rules that hold for one principal at one target. The
 // [Bound] it returns answers whether a session may be opened and whether a
-// statement may run, and explains its answers. Deny wins over allow; nothing
-// allowed means denied; a rule that can't be evaluated denies.
+// statement, command, file operation or API request may be done in it, and
+// explains its answers. Deny wins over approve, approve over allow; nothing
+// allowed means denied; a rule that can't be evaluated denies. Policies with
+// "enforce: shadow" have no effect but a note of what they would have changed.
 //
 // Evaluation does no I/O and reads no clock, so the same code serves live
 // decisions, dry runs and tests. The package knows no wire protocol, parses no
-// SQL and verifies no identity: it is handed facts that others established.
+// SQL, verifies no identity and asks nobody for an approval: it is handed facts
+// that others established, and says which approvals are needed.
 package policy

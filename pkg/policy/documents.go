@@ -18,14 +18,24 @@ type Target struct {
 
 // TargetSpec is the body of a Target document.
 type TargetSpec struct {
-	// Protocol is the wire protocol: "postgres".
+	// Protocol is the wire protocol: ProtocolPostgres, ProtocolSSH or ProtocolKubernetes.
 	Protocol string `json:"protocol" yaml:"protocol"`
 	// Hosts are "name:port", "address:port" or "CIDR:port"; see [ParseHost].
 	Hosts []string `json:"hosts" yaml:"hosts"`
-	TLS   TLSSpec  `json:"tls,omitzero" yaml:"tls,omitempty"`
+	// TLS is not for ssh. A Kubernetes API server is never reached without.
+	TLS TLSSpec `json:"tls,omitzero" yaml:"tls,omitempty"`
+	// HostKeys is for ssh alone.
+	HostKeys *HostKeysSpec `json:"hostKeys,omitempty" yaml:"hostKeys,omitempty"`
 	// Credential says how a job gets its account at the target.
 	Credential CredentialSpec `json:"credential" yaml:"credential"`
 }
+
+// The protocols of targets.
+const (
+	ProtocolPostgres   = "postgres"
+	ProtocolSSH        = "ssh"
+	ProtocolKubernetes = "kubernetes"
+)
 
 // The modes of TLSSpec.
 const (
@@ -44,9 +54,51 @@ type TLSSpec struct {
 	ServerName string `json:"serverName,omitempty" yaml:"serverName,omitempty"`
 }
 
-// CredentialSpec holds exactly one kind of credential.
+// HostKeysSpec says how the daemon verifies an SSH server.
+type HostKeysSpec struct {
+	// KnownHostsFile holds the servers' keys, and the authorities that certify
+	// such keys, in the form of sshd(8)'s ssh_known_hosts (default
+	// /etc/ssh/ssh_known_hosts).
+	KnownHostsFile string `json:"knownHostsFile,omitempty" yaml:"knownHostsFile,omitempty"`
+}
+
+// CredentialSpec holds exactly one kind of credential, that of the target's
+// protocol.
 type CredentialSpec struct {
+	// PostgresRole is for postgres.
 	PostgresRole *PostgresRoleSpec `json:"postgresRole,omitempty" yaml:"postgresRole,omitempty"`
+	// SSHCert is for ssh.
+	SSHCert *SSHCertSpec `json:"sshCert,omitempty" yaml:"sshCert,omitempty"`
+	// KubeToken is for kubernetes.
+	KubeToken *KubeTokenSpec `json:"kubeToken,omitempty" yaml:"kubeToken,omitempty"`
+}
+
+// SSHCertSpec has the node's SSH authority certify a key per job. The server
+// trusts that authority (sshd_config: TrustedUserCAKeys).
+type SSHCertSpec struct {
+	// Principals are the names that the certificate is good for: accounts, or what
+	// the server's AuthorizedPrincipalsFile lists.
+	Principals []string `json:"principals" yaml:"principals"`
+	// TTL is how long the certificate opens connections (default 5m, from 1m to
+	// 24h); a connection that is open goes on.
+	TTL Duration `json:"ttl,omitempty" yaml:"ttl,omitempty"`
+	// ForceCommand is the critical option force-command: the server runs it
+	// whatever is asked for.
+	ForceCommand string `json:"forceCommand,omitempty" yaml:"forceCommand,omitempty"`
+	// SourceAddress is the critical option source-address: addresses and CIDRs
+	// that the certificate may be used from, as the server sees them.
+	SourceAddress []string `json:"sourceAddress,omitempty" yaml:"sourceAddress,omitempty"`
+}
+
+// KubeTokenSpec requests a service account's token per job.
+type KubeTokenSpec struct {
+	// AdminFrom is where the kubeconfig of who may create such tokens is.
+	AdminFrom SecretSource `json:"adminFrom" yaml:"adminFrom"`
+	// ServiceAccount is "namespace/name".
+	ServiceAccount string `json:"serviceAccount" yaml:"serviceAccount"`
+	// TTL bounds the token (default 10m, from 10m, the API server's least, to
+	// 24h). It is renewed while its job lives.
+	TTL Duration `json:"ttl,omitempty" yaml:"ttl,omitempty"`
 }
 
 // PostgresRoleSpec mints a role per job.
@@ -82,11 +134,18 @@ type IdentityProviderSpec struct {
 	// CAFile holds the PEM certificates that the issuer's TLS is verified
 	// with; empty means the system's.
 	CAFile string `json:"caFile,omitempty" yaml:"caFile,omitempty"`
+	// BearerTokenFile holds a token that the issuer is asked for its keys with,
+	// as a Kubernetes API server wants it. It is read anew each time.
+	BearerTokenFile string `json:"bearerTokenFile,omitempty" yaml:"bearerTokenFile,omitempty"`
 }
 
 // ClaimsSpec maps claims to what policies see.
 type ClaimsSpec struct {
-	// Groups is the claim that lists the groups (default "groups").
+	// Subject is the claim that names the principal (default "sub"). Another
+	// one, such as "email", must be one that the issuer never gives to somebody else.
+	Subject string `json:"subject,omitempty" yaml:"subject,omitempty"`
+	// Groups is the claim that lists the groups (default "groups"). Dots lead
+	// into objects: "realm_access.roles".
 	Groups string `json:"groups,omitempty" yaml:"groups,omitempty"`
 }
 
@@ -100,10 +159,20 @@ type Policy struct {
 type PolicySpec struct {
 	Principals PrincipalSelect `json:"principals" yaml:"principals"`
 	// Targets are names of Target documents; "*" is all of them.
-	Targets []string    `json:"targets" yaml:"targets"`
-	Rules   []Rule      `json:"rules" yaml:"rules"`
+	Targets []string `json:"targets" yaml:"targets"`
+	Rules   []Rule   `json:"rules" yaml:"rules"`
+	// Enforce is EnforceOn (the default) or EnforceShadow.
+	Enforce string      `json:"enforce,omitempty" yaml:"enforce,omitempty"`
 	Session SessionSpec `json:"session,omitzero" yaml:"session,omitempty"`
 }
+
+// The values of PolicySpec.Enforce.
+const (
+	EnforceOn = "on"
+	// EnforceShadow has the policy decide without effect: what it would have
+	// done is on record, and the other policies decide alone.
+	EnforceShadow = "shadow"
+)
 
 // PrincipalSelect matches a principal when any of its lists does; empty, it
 // matches nobody.
@@ -116,16 +185,68 @@ type PrincipalSelect struct {
 	Subjects []string `json:"subjects,omitempty" yaml:"subjects,omitempty"`
 }
 
-// Rule is one decision. Within a principal and target deny wins over allow,
-// and nothing matching means deny.
+// Rule is one decision. Within a principal and target deny wins over approve,
+// approve over allow, and nothing matching means deny.
 type Rule struct {
 	// Name is unique in its policy.
 	Name string `json:"name" yaml:"name"`
 	// When is a CEL expression that yields a bool.
 	When string `json:"when" yaml:"when"`
 	Then Action `json:"then" yaml:"then"`
-	// Message is told to the client on a denial by this rule.
+	// Message is told to the client on a denial by this rule, and to who is
+	// asked for an approval.
 	Message string `json:"message,omitempty" yaml:"message,omitempty"`
+	// Approval says who is asked, and how. It is required where Then is
+	// Approve, and has no place elsewhere.
+	Approval *ApprovalSpec `json:"approval,omitempty" yaml:"approval,omitempty"`
+}
+
+// The values of ApprovalSpec.Mode.
+const (
+	// ModeHold keeps the command until it is decided; the client waits.
+	ModeHold = "hold"
+	// ModeRetry answers the client at once with an error that names the request;
+	// once it is approved the same command of the same job runs, once.
+	ModeRetry = "retry"
+)
+
+// The values of ApprovalSpec.Per.
+const (
+	// PerSession asks once, and the answer holds while the session lives.
+	PerSession = "session"
+	// PerCommand asks for every statement, command, file operation or request.
+	PerCommand = "command"
+)
+
+// ApprovalSpec says who is asked before something happens.
+type ApprovalSpec struct {
+	// From may answer. Whoever the job acts for never may.
+	From PrincipalSelect `json:"from" yaml:"from"`
+	// Count is how many people must say yes (default 1, at most 10). One who says no
+	// decides alone.
+	Count int `json:"count,omitempty" yaml:"count,omitempty"`
+	// Within is how long an answer is waited for (default 10m, at most 24h); then
+	// it is no. In ModeRetry it also bounds how long an approved command may
+	// be run.
+	Within Duration `json:"within,omitempty" yaml:"within,omitempty"`
+	// Mode is ModeHold (the default) or ModeRetry.
+	Mode string `json:"mode,omitempty" yaml:"mode,omitempty"`
+	// Per is PerSession (the default of a rule that names neither statement nor
+	// command, file or request) or PerCommand (the default of the others).
+	Per string `json:"per,omitempty" yaml:"per,omitempty"`
+	// Standing is the longest time for which an approver may let the same job
+	// do the same kind of thing without being asked again; 0 (the default) is
+	// not at all.
+	Standing Duration `json:"standing,omitempty" yaml:"standing,omitempty"`
+	// Escalate are others who may answer as well when nobody has for a while.
+	Escalate []EscalationSpec `json:"escalate,omitempty" yaml:"escalate,omitempty"`
+}
+
+// EscalationSpec widens who may answer.
+type EscalationSpec struct {
+	// After is how long since the request; it is less than Within.
+	After Duration        `json:"after" yaml:"after"`
+	To    PrincipalSelect `json:"to" yaml:"to"`
 }
 
 // What is promised of a command's record before the command runs.
@@ -151,6 +272,13 @@ type Mask struct {
 	Spec     MaskSpec `json:"spec" yaml:"spec"`
 }
 
+// The values of MaskSpec.Untraceable.
+const (
+	UntraceableDeny = "deny"
+	// UntraceableApprove asks people whether it may run all the same.
+	UntraceableApprove = "approve"
+)
+
 // MaskSpec is the body of a Mask document.
 type MaskSpec struct {
 	Targets []string     `json:"targets" yaml:"targets"`
@@ -158,9 +286,12 @@ type MaskSpec struct {
 	// Detect lists content detectors that run on every result: payment-card,
 	// email, private-key, jwt, cloud-key.
 	Detect []string `json:"detect,omitempty" yaml:"detect,omitempty"`
-	// Untraceable is what happens to a statement whose output can't be
-	// traced to its source columns: "deny", the only value for now.
+	// Untraceable is what happens to a statement whose output can't be traced to
+	// its source columns: UntraceableDeny (the default) or UntraceableApprove.
 	Untraceable string `json:"untraceable,omitempty" yaml:"untraceable,omitempty"`
+	// Approval says who is asked, and how. It is required where Untraceable is
+	// UntraceableApprove, and has no place elsewhere.
+	Approval *ApprovalSpec `json:"approval,omitempty" yaml:"approval,omitempty"`
 	// Exempt principals see the clear values.
 	Exempt PrincipalSelect `json:"exempt,omitzero" yaml:"exempt,omitempty"`
 }
@@ -179,4 +310,9 @@ type Transform struct {
 	Null      bool `json:"null,omitempty" yaml:"null,omitempty"`           // NULL
 	KeepFirst int  `json:"keepFirst,omitempty" yaml:"keepFirst,omitempty"` // all but the first N characters become "*"
 	KeepLast  int  `json:"keepLast,omitempty" yaml:"keepLast,omitempty"`   // all but the last N characters become "*"
+	// HMAC names a key of the Node document. Text becomes the first 16 bytes of
+	// the HMAC-SHA256 of its UTF-8 bytes, in hex: the same input gives the same
+	// output, so that joins and counts still work. Types that can't hold that
+	// become what Redact makes of them.
+	HMAC string `json:"hmac,omitempty" yaml:"hmac,omitempty"`
 }

@@ -29,14 +29,23 @@ type compiledPolicy struct {
 	rules []compiledRule
 }
 
-// compiledRule is one rule. Programs may be evaluated by any number of
-// goroutines at once.
+// shadow tells whether the policy decides without effect.
+func (p *compiledPolicy) shadow() bool { return p.doc.Spec.Enforce == EnforceShadow }
+
+// compiledRule is one rule. It may be evaluated by any number of goroutines at
+// once.
 type compiledRule struct {
-	policy    string
-	rule      *Rule
-	program   cel.Program
-	statement bool // mentions the statement
-	lasting   bool // mentions nothing that changes while a session lives
+	policy string
+	rule   *Rule
+	*condition
+}
+
+// condition is what a rule asks. Rules of the same words share one.
+type condition struct {
+	program cel.Program
+	about   about
+	lasting bool // mentions nothing that changes while a session lives
+	native
 }
 
 // compiler turns expressions into programs.
@@ -44,6 +53,7 @@ type compiler struct {
 	env   *cel.Env
 	facts map[string]*factType // by variable
 	zones zones
+	known map[string]*condition // by expression
 }
 
 func newCompiler() (*compiler, error) {
@@ -51,7 +61,7 @@ func newCompiler() (*compiler, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &compiler{facts: factTypes(), zones: zones{}}
+	c := &compiler{facts: factTypes(), zones: zones{}, known: map[string]*condition{}}
 	provider := factProvider{Provider: registry, byType: map[string]*factType{}}
 	opts := append(c.zones.options(),
 		cel.CustomTypeAdapter(registry),
@@ -72,8 +82,9 @@ func newCompiler() (*compiler, error) {
 	return c, err
 }
 
-// policy compiles a policy's rules and reports what doesn't compile.
-func (c *compiler) policy(d *document, p *Policy) compiledPolicy {
+// policy compiles a policy's rules and reports what doesn't compile. The
+// protocols are those of its targets.
+func (c *compiler) policy(d *document, p *Policy, protocols []string) compiledPolicy {
 	out := compiledPolicy{doc: p}
 	for i := range p.Spec.Rules {
 		r := &p.Spec.Rules[i]
@@ -81,12 +92,21 @@ func (c *compiler) policy(d *document, p *Policy) compiledPolicy {
 		if strings.TrimSpace(r.When) == "" {
 			continue // reported already
 		}
-		compiled, problems := c.compile(r.When)
-		compiled.policy, compiled.rule = p.Metadata.Name, r
+		compiled, problems := c.compile(r.When, protocols)
 		for _, problem := range problems {
 			d.report(d.lineOf(at)+d.lineWithin(at, problem.line), at, problem.message)
 		}
-		out.rules = append(out.rules, compiled)
+		if len(problems) > 0 {
+			continue
+		}
+		if r.Approval != nil {
+			per := PerCommand
+			if compiled.about == aboutSession {
+				per = PerSession
+			}
+			setDefault(&r.Approval.Per, per)
+		}
+		out.rules = append(out.rules, compiledRule{p.Metadata.Name, r, compiled})
 	}
 	return out
 }
@@ -100,25 +120,31 @@ func (d *document) lineWithin(at string, line int) int {
 	return 0
 }
 
-func (c *compiler) compile(text string) (compiledRule, []problem) {
+// compile makes a condition of an expression, for rules about targets of the
+// protocols.
+func (c *compiler) compile(text string, protocols []string) (*condition, []problem) {
+	if known := c.known[text]; known != nil && known.about.isOf(protocols) {
+		return known, nil
+	}
 	parsed, issues := c.env.Parse(text)
 	if issues.Err() != nil {
-		return compiledRule{}, c.problems(issues, nil)
+		return nil, c.problems(issues, nil, protocols)
 	}
 	root := parsed.NativeRep()
-	if found := append(c.checkZones(root), checkStructs(root)...); len(found) > 0 {
-		return compiledRule{}, found
+	about, found := c.checkNames(root, protocols)
+	if found = append(append(found, c.checkZones(root)...), checkStructs(root)...); len(found) > 0 {
+		return nil, found
 	}
 	checked, issues := c.env.Check(parsed)
 	if issues.Err() != nil {
-		return compiledRule{}, c.problems(issues, root)
+		return nil, c.problems(issues, root, protocols)
 	}
 	if t := checked.OutputType(); t != cel.BoolType {
 		hint := ""
 		if t == cel.DynType {
 			hint = "; compare it, as in principal.claims.admin == true"
 		}
-		return compiledRule{}, []problem{{1, fmt.Sprintf("must yield a bool, but yields %s%s", cel.FormatCELType(t), hint)}}
+		return nil, []problem{{1, fmt.Sprintf("must yield a bool, but yields %s%s", cel.FormatCELType(t), hint)}}
 	}
 	opts := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize)}
 	if !isCheap(root.Expr()) {
@@ -126,11 +152,11 @@ func (c *compiler) compile(text string) (compiledRule, []problem) {
 	}
 	program, err := c.env.Program(checked, opts...)
 	if err != nil {
-		return compiledRule{}, []problem{{1, err.Error()}}
+		return nil, []problem{{1, err.Error()}}
 	}
-	rule := compiledRule{program: program}
-	rule.statement, rule.lasting = mentions(root.Expr())
-	return rule, nil
+	condition := &condition{program: program, about: about, lasting: lasts(root.Expr()), native: c.nativeOf(checked.NativeRep())}
+	c.known[text] = condition
+	return condition, nil
 }
 
 // checkZones makes the time zones that an expression names known.
@@ -201,13 +227,11 @@ func literalString(e ast.Expr) (string, bool) {
 	return string(s), ok
 }
 
-// mentions tells whether an expression names the statement, and whether it
-// names only what stays the same while a session lives: not the time, not the
-// session's counters, and of the statement only what all texts of the same
-// shape share. A name that a macro binds over one of these counts like it: the
-// answer is then more careful than it need be.
-func mentions(root ast.Expr) (statement, lasting bool) {
-	lasting = true
+// lasts tells whether an expression names only what stays the same while a
+// session lives: not the time, not the session's counters, and of the
+// statement only what all texts of the same shape share.
+func lasts(root ast.Expr) bool {
+	lasting := true
 	fields := map[int64]bool{} // ids of "statement" in statement.field
 	ast.PreOrderVisit(root, ast.NewExprVisitor(func(e ast.Expr) {
 		switch e.Kind() {
@@ -221,10 +245,9 @@ func mentions(root ast.Expr) (statement, lasting bool) {
 			case "now", "session":
 				lasting = false
 			case "statement":
-				statement = true
 				lasting = lasting && fields[e.ID()]
 			}
 		}
 	}))
-	return statement, lasting
+	return lasting
 }

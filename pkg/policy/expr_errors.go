@@ -23,10 +23,10 @@ var (
 
 // problems says what the language found wrong, with what would be right where
 // that is known.
-func (c *compiler) problems(issues *cel.Issues, root *ast.AST) []problem {
+func (c *compiler) problems(issues *cel.Issues, root *ast.AST, protocols []string) []problem {
 	var out []problem
 	for _, e := range issues.Errors() {
-		p := problem{max(e.Location.Line(), 1), c.explain(e, root)}
+		p := problem{max(e.Location.Line(), 1), c.explain(e, root, protocols)}
 		if !slices.Contains(out, p) {
 			out = append(out, p)
 		}
@@ -36,7 +36,7 @@ func (c *compiler) problems(issues *cel.Issues, root *ast.AST) []problem {
 
 // explain rewrites the language's messages that don't help an administrator.
 // One that is worded differently in another version of it stays as it is.
-func (c *compiler) explain(e *cel.Error, root *ast.AST) string {
+func (c *compiler) explain(e *cel.Error, root *ast.AST, protocols []string) string {
 	switch e.Message {
 	case "invalid matches argument":
 		return "the regular expression is invalid or too large; its syntax is RE2's"
@@ -46,7 +46,7 @@ func (c *compiler) explain(e *cel.Error, root *ast.AST) string {
 		return "the timestamp is invalid; write it as timestamp('2026-01-31T09:00:00Z')"
 	}
 	if m := undeclared.FindStringSubmatch(e.Message); m != nil {
-		return unknownName(m[1], e.ExprID, root)
+		return unknownName(m[1], e.ExprID, root, protocols)
 	}
 	if m := undefined.FindStringSubmatch(e.Message); m != nil {
 		return c.unknownField(m[1], e.ExprID, root)
@@ -56,14 +56,11 @@ func (c *compiler) explain(e *cel.Error, root *ast.AST) string {
 	return short
 }
 
-func unknownName(name string, id int64, root *ast.AST) string {
-	if unsupportedVariable(name) {
-		return name + notSupported
-	}
+func unknownName(name string, id int64, root *ast.AST, protocols []string) string {
 	if e := exprOf(id, root); e != nil && e.Kind() == ast.CallKind {
 		return "unknown function " + quote(name)
 	}
-	return fmt.Sprintf("unknown name %s; the variables are now, principal, workload, target, session, statement", quote(name))
+	return fmt.Sprintf("unknown name %s; the variables are %s", quote(name), strings.Join(variablesOf(protocols), ", "))
 }
 
 // unknownField says which fields there are instead.

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"chaperone.dev/chaperone/pkg/policy"
+	"github.com/google/go-cmp/cmp"
 )
 
 // Whatever a document says, it is loaded or refused with its file's name, and
@@ -13,6 +14,7 @@ import (
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		stream(aTarget, aWorkload, aProvider, aPolicy, aMask, aNode), aNode, fiveRules,
+		stream(aTarget, anSSHTarget, aKubeTarget, aSink, aProvider, everything, approving("a", "shadow", "ask: approve: command.program == 'rm' | , standing: 1h")),
 		stream(aTarget, rules("p", "r: allow: now.getHours('+02:00') > 3 && statement.tables.all(t, t.matches('^a'))")),
 		"a: &a [*a, *a]", "? {a: b}\n: c", "--- !!map {}\n--- |\n x", "\xff\xfe", "{", "- - - -",
 	} {
@@ -34,12 +36,22 @@ func FuzzParse(f *testing.F) {
 		for _, doc := range set.Targets {
 			bound := set.Bind(planner, job, policy.TargetFacts{Name: doc.Metadata.Name})
 			opened, _ := bound.Explain(noon, policy.SessionFacts{}, nil)
-			if got := bound.Open(noon); got != opened {
+			if got := bound.Open(noon); !cmp.Equal(got, opened) {
 				t.Fatalf("opening is decided as %+v and explained as %+v", got, opened)
 			}
 			explained, _ := bound.Explain(noon, policy.SessionFacts{}, st)
-			if got := bound.Statement(noon, policy.SessionFacts{}, st); got != explained {
+			if got := bound.Statement(noon, policy.SessionFacts{}, st); !cmp.Equal(got, explained) {
 				t.Fatalf("decided as %+v and explained as %+v", got, explained)
+			}
+			for _, asked := range []policy.Asked{
+				{Command: &policy.Command{Text: "ls /", Program: "ls", Programs: []string{"ls"}}},
+				{File: &policy.File{Op: "read", Path: "/etc/passwd", Size: 9}},
+				{Request: &policy.Request{Verb: "get", Resource: "pods"}},
+			} {
+				explained, _ := bound.ExplainAsked(noon, policy.SessionFacts{}, asked)
+				if got := bound.Decide(noon, policy.SessionFacts{}, asked); !cmp.Equal(got, explained) {
+					t.Fatalf("decided as %+v and explained as %+v", got, explained)
+				}
 			}
 		}
 	})

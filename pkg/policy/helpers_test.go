@@ -52,6 +52,39 @@ spec:
   detect: [payment-card, email, private-key, jwt, cloud-key]
   exempt: {groups: [data-stewards]}
 `
+	anSSHTarget = `apiVersion: chaperone.dev/v1alpha1
+kind: Target
+metadata: {name: build-host}
+spec:
+  protocol: ssh
+  hosts: ["build.example:22"]
+  hostKeys: {knownHostsFile: /etc/chaperone/known_hosts}
+  credential: {sshCert: {principals: [planner]}}
+`
+	aKubeTarget = `apiVersion: chaperone.dev/v1alpha1
+kind: Target
+metadata: {name: cluster}
+spec:
+  protocol: kubernetes
+  hosts: ["kube.example:6443"]
+  tls: {caFile: /etc/chaperone/kube-ca.pem}
+  credential: {kubeToken: {adminFrom: {file: /etc/chaperone/kubeconfig}, serviceAccount: agents/planner}}
+`
+	aSink = `apiVersion: chaperone.dev/v1alpha1
+kind: Sink
+spec:
+  listen: 0.0.0.0:8443
+  url: "https://chaperone.example"
+  tls: {certFile: /etc/chaperone/tls.crt, keyFile: /etc/chaperone/tls.key}
+  login: {issuer: corp-idp, clientID: chaperone, scopes: [groups]}
+  admins: {groups: [platform]}
+  webhooks:
+    - {name: chat, urlFrom: {file: /etc/chaperone/secrets/chat.url}, format: slack}
+    - {name: audit, urlFrom: {file: /etc/chaperone/secrets/audit.url}}
+  slack:
+    signingSecretFrom: {file: /etc/chaperone/secrets/slack}
+    people: [{id: U012AB3CD, subject: alice, issuer: corp-idp}]
+`
 	aNode = `apiVersion: chaperone.dev/v1alpha1
 kind: Node
 spec: {cluster: north}

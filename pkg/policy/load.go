@@ -22,7 +22,7 @@ const (
 	maxFileBytes = 1 << 20
 	maxBytes     = 16 << 20
 	maxFiles     = 1000
-	maxDocuments = 1000
+	maxDocuments = 5000
 )
 
 // Load reads every *.yaml and *.yml file of a folder, without its subfolders
@@ -30,7 +30,7 @@ const (
 // is valid; otherwise the error is an [Errors] of all that is wrong, or wraps
 // [ErrNoDocuments].
 //
-// Files hold at most 1 MiB each, and a folder at most 1000 files, 1000
+// Files hold at most 1 MiB each, and a folder at most 1000 files, 5000
 // documents and 16 MiB.
 func Load(dir string) (*Set, error) {
 	return loadFS(os.DirFS(dir), dir)
@@ -41,6 +41,61 @@ func LoadFS(fsys fs.FS) (*Set, error) {
 	return loadFS(fsys, "")
 }
 
+// LoadFiles is [Load] for the contents of files by name. The names are used in
+// errors, and files of test cases are passed over by theirs.
+func LoadFiles(files map[string][]byte) (*Set, error) {
+	l := newLoader()
+	var names []string
+	for name := range files {
+		if !isTestFile(name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	if len(names) > maxFiles {
+		return nil, fmt.Errorf("the documents are in more than %d files", maxFiles)
+	}
+	for _, name := range names {
+		l.file(name, files[name])
+	}
+	return l.finish("the files given")
+}
+
+// ReadFolder reads the files of a folder that [Load] would, for [LoadFiles]:
+// their contents by path.
+func ReadFolder(dir string) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	errs, err := readFolder(os.DirFS(dir), dir, func(path string, data []byte) { files[path] = data })
+	if err == nil && len(errs) > 0 {
+		err = errs.sorted()
+	}
+	return files, err
+}
+
+// KindsOf lists the kinds of a file's documents, in their order, and checks
+// nothing else of them. The name is used in errors.
+func KindsOf(name string, data []byte) ([]string, error) {
+	roots, yamlErr := yamlDocuments(name, data)
+	if yamlErr != nil {
+		return nil, yamlErr
+	}
+	var kinds []string
+	for _, root := range roots {
+		var kind string
+		for i := 0; root.Kind == yaml.MappingNode && i+1 < len(root.Content); i += 2 {
+			if key, value := root.Content[i], root.Content[i+1]; key.Value == "kind" && value.Kind == yaml.ScalarNode {
+				kind = value.Value
+				break
+			}
+		}
+		if kind == "" {
+			return nil, &DocumentError{File: name, Line: root.Line, Field: "kind", Message: "is missing"}
+		}
+		kinds = append(kinds, kind)
+	}
+	return kinds, nil
+}
+
 // Parse is [Load] for one file's content. The name is used in errors.
 func Parse(name string, data []byte) (*Set, error) {
 	l := newLoader()
@@ -49,21 +104,33 @@ func Parse(name string, data []byte) (*Set, error) {
 }
 
 func loadFS(fsys fs.FS, dir string) (*Set, error) {
+	l := newLoader()
+	errs, err := readFolder(fsys, dir, l.file)
+	if err != nil {
+		return nil, err
+	}
+	l.errs = append(l.errs, errs...)
+	return l.finish(dir)
+}
+
+// readFolder hands out the contents of a folder's files, and says which can't
+// be read.
+func readFolder(fsys fs.FS, dir string, file func(path string, data []byte)) (Errors, error) {
 	names, err := yamlFiles(fsys, false)
 	if err != nil {
 		return nil, fmt.Errorf("can't read the policy folder %s: %w", dir, err)
 	}
-	l := newLoader()
+	var errs Errors
 	for _, name := range names {
-		shown := filepath.Join(dir, name)
+		path := filepath.Join(dir, name)
 		data, err := readFile(fsys, name)
 		if err != nil {
-			l.errs = append(l.errs, &DocumentError{File: shown, Message: "can't be read: " + plain(err), Err: err})
+			errs = append(errs, &DocumentError{File: path, Message: "can't be read: " + plain(err), Err: err})
 			continue
 		}
-		l.file(shown, data)
+		file(path, data)
 	}
-	return l.finish(dir)
+	return errs, nil
 }
 
 // yamlFiles lists the files to load, or those of test cases, sorted. It
@@ -137,6 +204,7 @@ type loader struct {
 	names     map[string]place // of each "kind/name"
 	files     map[string]string
 	nodes     []located[Node]
+	sinks     []located[Sink]
 	targets   []located[Target]
 	workloads []located[Workload]
 	providers []located[IdentityProvider]
@@ -234,11 +302,11 @@ func (l *loader) document(file string, n *yaml.Node) {
 	d.part(parts, "kind", &kind)
 	read := l.kinds()[kind]
 	if read == nil {
-		d.errorf("kind", "unknown kind %s; known are Target, Workload, IdentityProvider, Policy, Mask, Node", quote(kind))
+		d.errorf("kind", "unknown kind %s; known are Target, Workload, IdentityProvider, Policy, Mask, Node, Sink", quote(kind))
 		return
 	}
 	var meta Metadata
-	if kind != "Node" || parts["metadata"] != nil {
+	if !isSingle(kind) || parts["metadata"] != nil {
 		d.part(parts, "metadata", &meta)
 		d.checkMetadata(kind, meta)
 	}
@@ -256,13 +324,17 @@ func (d *document) part(parts map[string]*yaml.Node, name string, into any) {
 	d.decode(n, reflect.ValueOf(into).Elem(), name)
 }
 
+// isSingle tells of which kinds there is at most one document, which then
+// needs no name.
+func isSingle(kind string) bool { return kind == "Node" || kind == "Sink" }
+
 // register refuses a second document of one kind and name.
 func (l *loader) register(d *document, kind, name string) {
 	key, said := kind+"/"+name, fmt.Sprintf("another %s is named %s", kind, quote(name))
-	if kind == "Node" {
-		key, said = kind, "another Node document exists"
+	if isSingle(kind) {
+		key, said = kind, fmt.Sprintf("another %s document exists", kind)
 	}
-	if first, again := l.names[key]; again && (name != "" || kind == "Node") {
+	if first, again := l.names[key]; again && (name != "" || isSingle(kind)) {
 		d.errorf("metadata.name", "%s: %s:%d", said, l.files[key], first.line)
 		return
 	}
@@ -307,6 +379,12 @@ func (l *loader) kinds() map[string]func(d *document, m Metadata, spec func(any)
 			spec(&v.Spec)
 			d.checkNode(&v.Spec)
 			l.nodes = append(l.nodes, located[Node]{v, d})
+		},
+		"Sink": func(d *document, m Metadata, spec func(any)) {
+			v := &Sink{Metadata: m}
+			spec(&v.Spec)
+			d.checkSink(&v.Spec)
+			l.sinks = append(l.sinks, located[Sink]{v, d})
 		},
 	}
 }

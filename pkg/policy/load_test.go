@@ -3,6 +3,7 @@ package policy_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -29,7 +30,7 @@ func TestLoadFillsInDefaults(t *testing.T) {
 	}
 	wantNode := policy.NodeSpec{
 		Cluster: "north", Cgroup: "chaperone", Belt: policy.BeltPlanners, PinDir: "/sys/fs/bpf/chaperone", ListenPort: 15001, RunDir: "/run/chaperone",
-		Limits:  policy.LimitsSpec{Sessions: 1000, SessionsPerJob: 100, ConnectTimeout: policy.Duration(10 * time.Second)},
+		Limits:  policy.LimitsSpec{Sessions: 1000, SessionsPerJob: 100, ConnectTimeout: policy.Duration(10 * time.Second), Approvals: 200, ApprovalsPerJob: 10},
 		Journal: policy.JournalSpec{MaxBytes: 1 << 30},
 	}
 	if diff := cmp.Diff(wantNode, set.Node.Spec); diff != "" {
@@ -186,5 +187,138 @@ func TestWorkloadForRun(t *testing.T) {
 	}
 	if _, err := set.WorkloadForRun("daily"); !errors.Is(err, policy.ErrNoWorkload) {
 		t.Errorf("daily: %v", err)
+	}
+}
+
+func TestSinkDefaults(t *testing.T) {
+	set := mustParse(t, aSink, aProvider)
+	from := func(file string) policy.SecretSource { return policy.SecretSource{File: file} }
+	want := policy.SinkSpec{
+		Listen: "0.0.0.0:8443", URL: "https://chaperone.example",
+		TLS:    &policy.ServerTLSSpec{CertFile: "/etc/chaperone/tls.crt", KeyFile: "/etc/chaperone/tls.key"},
+		Login:  policy.LoginSpec{Issuer: "corp-idp", ClientID: "chaperone", CLIClientID: "chaperone", Scopes: []string{"groups"}, SessionLife: policy.Duration(8 * time.Hour)},
+		Admins: policy.PrincipalSelect{Groups: []string{"platform"}},
+		Webhooks: []policy.WebhookSpec{
+			{Name: "chat", URLFrom: from("/etc/chaperone/secrets/chat.url"), Format: policy.WebhookSlack},
+			{Name: "audit", URLFrom: from("/etc/chaperone/secrets/audit.url"), Format: policy.WebhookJSON},
+		},
+		Slack: &policy.SlackSpec{
+			SigningSecretFrom: from("/etc/chaperone/secrets/slack"),
+			People:            []policy.SlackPerson{{ID: "U012AB3CD", Subject: "alice", Issuer: "corp-idp"}},
+		},
+	}
+	if diff := cmp.Diff(want, set.Sink.Spec); diff != "" {
+		t.Errorf("Sink (-want +got):\n%s", diff)
+	}
+	if got := set.IdentityProvider("corp-idp").Spec.Claims.Subject; got != "sub" {
+		t.Errorf("the subject's claim is %q", got)
+	}
+	if set := mustParse(t, aNode); set.Sink != nil {
+		t.Errorf("a sink without a document: %+v", set.Sink)
+	}
+	loopback := `apiVersion: chaperone.dev/v1alpha1
+kind: Sink
+metadata: {name: lab}
+spec: {listen: "127.0.0.1:8080", url: "http://localhost:8080/", login: {issuer: corp-idp, clientID: page, cliClientID: cli}}
+`
+	if got := mustParse(t, loopback, aProvider).Sink.Spec; got.URL != "http://localhost:8080" || got.Login.CLIClientID != "cli" {
+		t.Errorf("a sink on loopback is %+v", got)
+	}
+}
+
+func TestKeysAndCredentialsOfNode(t *testing.T) {
+	set := mustParse(t, aTarget, aProvider, aNode[:len(aNode)-len("{cluster: north}\n")]+`
+  authority: {keys: ["AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="]}
+  documents: {published: true}
+  keys: {email-key: {file: /etc/chaperone/secrets/email.key}}
+`, strings.Replace(aMask, "with: redact", "with: {hmac: email-key}", 1),
+		strings.Replace(aWorkload, "tokenFile: /run/token", "clientCredentials: {clientID: nightly, clientSecretFrom: {file: /etc/chaperone/secrets/nightly}, scopes: [planner]}", 1))
+	if set.Masks[0].Spec.Columns[1].With.HMAC != "email-key" || !set.Node.Spec.Documents.Published {
+		t.Errorf("loaded as %+v, %+v", set.Masks[0], set.Node)
+	}
+	if c := set.Workloads[0].Spec.Identity.ClientCredentials; c == nil || c.ClientID != "nightly" {
+		t.Errorf("client credentials are %+v", c)
+	}
+}
+
+// The documents that the language was designed by.
+func TestLoadDesign(t *testing.T) {
+	data, err := os.ReadFile("testdata/design.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := mustParse(t, string(data))
+	who := policy.Principal{Subject: "x", Issuer: "corp-idp", Groups: []string{"planners"}}
+	bound := set.Bind(who, policy.WorkloadFacts{}, policy.TargetFacts{Name: "orders-db"})
+	for kind, want := range map[string]policy.Action{"SELECT": policy.Allow, "DELETE": policy.Approve, "DROP TABLE": policy.Deny} {
+		st := &policy.Statement{Kind: kind, ReadOnly: kind == "SELECT", DDL: kind == "DROP TABLE"}
+		if d := bound.Statement(noon, policy.SessionFacts{}, st); d.Action != want {
+			t.Errorf("%s is decided as %+v", kind, d)
+		}
+	}
+}
+
+func TestLoadFiles(t *testing.T) {
+	dir := writeFolder(t, map[string]string{"a.yaml": aTarget, "a_test.yaml": "cases: [", "b.yml": aNode, "c.txt": "x"})
+	files, err := policy.ReadFolder(dir)
+	if err != nil || len(files) != 2 {
+		t.Fatalf("read %d files, %v", len(files), err)
+	}
+	files["published/orders.yaml"] = []byte(aPolicy)
+	files["published/orders_test.yaml"] = []byte("cases: [")
+	set, err := policy.LoadFiles(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if whole := mustParse(t, aTarget, aNode, aPolicy); set.Revision != whole.Revision {
+		t.Errorf("revision %s, and %s of one file", set.Revision, whole.Revision)
+	}
+	files["published/again.yaml"] = []byte(aTarget)
+	want := []string{"published/again.yaml:3: metadata.name: another Target is named \"orders-db\": " + dir + "/a.yaml:3"}
+	if _, err := policy.LoadFiles(files); !cmp.Equal(want, policy.Messages(err)) {
+		t.Errorf("errors (-want +got):\n%s", cmp.Diff(want, policy.Messages(err)))
+	}
+	if _, err := policy.LoadFiles(nil); !errors.Is(err, policy.ErrNoDocuments) {
+		t.Errorf("no files: %v", err)
+	}
+	if err := os.Symlink("nowhere", filepath.Join(dir, "gone.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := policy.ReadFolder(dir); !errors.Is(err, fs.ErrNotExist) || !strings.HasPrefix(err.Error(), dir+"/gone.yaml: ") {
+		t.Errorf("a file that can't be read: %v", err)
+	}
+}
+
+func TestKindsOf(t *testing.T) {
+	kinds, err := policy.KindsOf("x.yaml", []byte(stream(aTarget, "# nothing\n", aSink, "kind: Future\n")))
+	if diff := cmp.Diff([]string{"Target", "Sink", "Future"}, kinds); diff != "" || err != nil {
+		t.Errorf("%v, kinds (-want +got):\n%s", err, diff)
+	}
+	for text, want := range map[string]string{
+		aTarget + "---\na: b\n": "x.yaml:11: kind: is missing", "- a": "x.yaml:1: kind: is missing",
+		"a: [": "x.yaml:1: is no valid YAML: did not find expected node content",
+	} {
+		if kinds, err := policy.KindsOf("x.yaml", []byte(text)); err == nil || err.Error() != want {
+			t.Errorf("%q has kinds %q, %v", text, kinds, err)
+		}
+	}
+}
+
+func TestThousandsOfDocuments(t *testing.T) {
+	documents := []string{aTarget}
+	for i := range 4999 {
+		documents = append(documents, rules(fmt.Sprintf("p%d", i), "r: allow: statement.readOnly"))
+	}
+	files := map[string][]byte{}
+	for i := 0; i < len(documents); i += 1000 {
+		files[fmt.Sprintf("%d.yaml", i)] = []byte(stream(documents[i:min(i+1000, len(documents))]...))
+	}
+	set, err := policy.LoadFiles(files)
+	if err != nil || len(set.Policies) != 4999 {
+		t.Fatalf("loaded %v, %v", set, err)
+	}
+	files["more.yaml"] = []byte(aNode)
+	if _, err := policy.LoadFiles(files); err == nil || err.Error() != "more.yaml:1: there are more than 5000 documents" {
+		t.Errorf("one more: %v", err)
 	}
 }

@@ -41,6 +41,27 @@ type NodeSpec struct {
 	// NATS is where events and recordings go. Without it the node publishes
 	// nowhere but to the server inside its own process, if it runs one.
 	NATS NATSSpec `json:"nats,omitzero" yaml:"nats,omitempty"`
+	// Authority is whose word counts for approvals, locks and published documents.
+	Authority AuthoritySpec `json:"authority,omitzero" yaml:"authority,omitempty"`
+	// Documents says where documents come from besides the folder.
+	Documents DocumentsSpec `json:"documents,omitzero" yaml:"documents,omitempty"`
+	// Keys are secrets that masks name, such as those of hmac.
+	Keys map[string]SecretSource `json:"keys,omitempty" yaml:"keys,omitempty"`
+}
+
+// AuthoritySpec names the sinks that may sign decisions.
+type AuthoritySpec struct {
+	// Keys are Ed25519 public keys in base64, as "chaperone-sink key" prints
+	// them. A node whose sink runs in the same process knows its key without.
+	Keys []string `json:"keys,omitempty" yaml:"keys,omitempty"`
+}
+
+// DocumentsSpec says where documents come from besides the folder.
+type DocumentsSpec struct {
+	// Published takes the Target, Workload, IdentityProvider, Policy and Mask
+	// documents that "chaperone policy publish" put into NATS, signed by the authority,
+	// beside those of the folder. The Node and Sink documents stay the folder's.
+	Published bool `json:"published,omitempty" yaml:"published,omitempty"`
 }
 
 // The values of NodeSpec.Belt.
@@ -78,6 +99,11 @@ type LimitsSpec struct {
 	SessionsPerJob int `json:"sessionsPerJob,omitempty" yaml:"sessionsPerJob,omitempty"`
 	// ConnectTimeout bounds reaching and entering the target (default 10s).
 	ConnectTimeout Duration `json:"connectTimeout,omitempty" yaml:"connectTimeout,omitempty"`
+	// Approvals is how many requests may wait for people at once (default 200).
+	Approvals int `json:"approvals,omitempty" yaml:"approvals,omitempty"`
+	// ApprovalsPerJob is how many of them may be one job's (default 10, or
+	// Approvals where that is less).
+	ApprovalsPerJob int `json:"approvalsPerJob,omitempty" yaml:"approvalsPerJob,omitempty"`
 }
 
 // JournalSpec bounds the queue of what was recorded and not yet published.
@@ -109,6 +135,8 @@ func (n *NodeSpec) setDefaults() {
 	setDefault(&n.Limits.Sessions, 1000)
 	setDefault(&n.Limits.SessionsPerJob, min(100, n.Limits.Sessions))
 	setDefault(&n.Limits.ConnectTimeout, Duration(10*time.Second))
+	setDefault(&n.Limits.Approvals, 200)
+	setDefault(&n.Limits.ApprovalsPerJob, min(10, n.Limits.Approvals))
 	setDefault(&n.Journal.MaxBytes, 1<<30)
 }
 

@@ -24,6 +24,9 @@ func TestRefusedDocuments(t *testing.T) {
 		return strings.Replace(aWorkload, old, new, 1) + "---\n" + aProvider
 	}
 	inProvider := func(old, new string) string { return strings.Replace(aProvider, old, new, 1) }
+	inSSH := func(old, new string) string { return strings.Replace(anSSHTarget, old, new, 1) }
+	inKube := func(old, new string) string { return strings.Replace(aKubeTarget, old, new, 1) }
+	inSink := func(old, new string) string { return strings.Replace(aSink, old, new, 1) + "---\n" + aProvider }
 	node := func(spec string) string { return head + "kind: Node\nspec: " + spec + "\n" }
 
 	tests := []struct {
@@ -69,7 +72,7 @@ func TestRefusedDocuments(t *testing.T) {
 			"bad.yaml:1: kind: is missing",
 		}},
 		{"an unknown kind", head + "kind: Targets\n", []string{
-			`bad.yaml:2: kind: unknown kind "Targets"; known are Target, Workload, IdentityProvider, Policy, Mask, Node`,
+			`bad.yaml:2: kind: unknown kind "Targets"; known are Target, Workload, IdentityProvider, Policy, Mask, Node, Sink`,
 		}},
 		{"no metadata, no spec", head + "kind: Target\n", []string{
 			"bad.yaml:1: metadata: is missing",
@@ -90,7 +93,7 @@ func TestRefusedDocuments(t *testing.T) {
 
 		// Target.
 		{"an unknown field", target("protocol: postgres", "protocol: postgres\n  proto: x"), []string{
-			"bad.yaml:6: spec.proto: unknown field; known here are credential, hosts, protocol, tls",
+			"bad.yaml:6: spec.proto: unknown field; known here are credential, hostKeys, hosts, protocol, tls",
 		}},
 		{"a wrong type", target(`["orders.db.example:5432", "10.20.0.0/16:5432", "[2001:db8::1]:5432"]`, `"orders.db.example:5432"`), []string{
 			"bad.yaml:6: spec.hosts: must be a list, but is a string",
@@ -105,7 +108,7 @@ func TestRefusedDocuments(t *testing.T) {
 			"bad.yaml:8: spec.credential: needs postgresRole",
 		}},
 		{"another credential", target("postgresRole: {adminFrom: {file: /etc/chaperone/orders.dsn}, memberOf: [orders_reader]}", "static: {file: /x}"), []string{
-			"bad.yaml:9: spec.credential.static: static is not supported by this release; the only credential is postgresRole",
+			"bad.yaml:9: spec.credential.static: static is not supported by this release; the credentials are postgresRole, sshCert and kubeToken",
 		}},
 		{"no source of the secret", target("{file: /etc/chaperone/orders.dsn}", "{}"), []string{
 			"bad.yaml:9: spec.credential.postgresRole.adminFrom: needs file",
@@ -119,11 +122,37 @@ func TestRefusedDocuments(t *testing.T) {
 		{"no duration", target("memberOf: [orders_reader]", "ttl: 15"), []string{
 			`bad.yaml:9: spec.credential.postgresRole.ttl: must be a duration such as "90s", "15m" or "1h30m"`,
 		}},
-		{"ssh", target("protocol: postgres", "protocol: ssh"), []string{
-			`bad.yaml:5: spec.protocol: ssh is not supported by this release; use "postgres"`,
+		{"the settings of another protocol", target("protocol: postgres", "protocol: ssh"), []string{
+			"bad.yaml:7: spec.tls: has no place at an ssh target, whose server is known by hostKeys",
+			"bad.yaml:9: spec.credential.postgresRole: is the credential of postgres targets; that of ssh is sshCert",
+		}},
+		{"host keys of a database", aTarget + "  hostKeys: {knownHostsFile: /etc/ssh/ssh_known_hosts}\n", []string{
+			"bad.yaml:10: spec.hostKeys: is for ssh targets; this one's server is known by tls",
+		}},
+		{"an SSH target without bounds", inSSH("{principals: [planner]}", "{ttl: 48h, sourceAddress: [\"10.0.0.1/8\", here], forceCommand: ''}"), []string{
+			"bad.yaml:8: spec.credential.sshCert.principals: needs at least one name, or the certificate would be good for any account",
+			"bad.yaml:8: spec.credential.sshCert.ttl: must be from 1m to 24h",
+			"bad.yaml:8: spec.credential.sshCert.forceCommand: is empty",
+			`bad.yaml:8: spec.credential.sshCert.sourceAddress[0]: "10.0.0.1/8": the CIDR has bits set beyond its length; did you mean 10.0.0.0/8`,
+			`bad.yaml:8: spec.credential.sshCert.sourceAddress[1]: "here" is neither an address nor a CIDR`,
+		}},
+		{"two principals in one", inSSH("[planner]", "['a,b']"), []string{
+			`bad.yaml:8: spec.credential.sshCert.principals[0]: "a,b" holds a comma or white space; list one name an item`,
+		}},
+		{"a relative file of host keys", inSSH("/etc/chaperone/known_hosts", "known_hosts"), []string{
+			`bad.yaml:7: spec.hostKeys.knownHostsFile: must be an absolute path without "." and ".." parts`,
+		}},
+		{"a cluster in the clear", inKube("{caFile: /etc/chaperone/kube-ca.pem}", "{mode: disable}"), []string{
+			"bad.yaml:7: spec.tls.mode: disable is not for kubernetes, whose tokens would be sent in the clear; use verify-full",
+		}},
+		{"a service account without namespace", inKube("agents/planner", "planner"), []string{
+			`bad.yaml:8: spec.credential.kubeToken.serviceAccount: "planner" is no "namespace/name"`,
+		}},
+		{"a token shorter than there are", inKube("agents/planner", "agents/planner, ttl: 5m"), []string{
+			"bad.yaml:8: spec.credential.kubeToken.ttl: must be from 10m to 24h",
 		}},
 		{"an unknown protocol", target("protocol: postgres", "protocol: mysql"), []string{
-			`bad.yaml:5: spec.protocol: unknown protocol "mysql"; the known one is "postgres"`,
+			`bad.yaml:5: spec.protocol: unknown protocol "mysql"; known are postgres, ssh, kubernetes`,
 		}},
 		{"bad hosts", target(`"10.20.0.0/16:5432", "[2001:db8::1]:5432"`,
 			`"orders.db.example", "a:0", "a:99999", "10.20.1.0/16:1", "::1:5432", "*.example:1", "10.0.0.300:1", "[::ffff:10.0.0.1]:1", "ä.example:1", "[a]:1", 5432`), []string{
@@ -203,6 +232,17 @@ func TestRefusedDocuments(t *testing.T) {
 		{"no audience", inProvider("[chaperone]", "[]"), []string{
 			"bad.yaml:4: spec.audiences: needs at least one audience, or any token of the issuer would do",
 		}},
+		{"claims that are none", inProvider("[chaperone]}", "[chaperone], claims: {subject: \"a..b\", groups: \"my groups\"}, bearerTokenFile: token}"), []string{
+			`bad.yaml:4: spec.claims.subject: "a..b" is no path of a claim; write it as "groups" or "realm_access.roles"`,
+			`bad.yaml:4: spec.claims.groups: "my groups" is no path of a claim; write it as "groups" or "realm_access.roles"`,
+			`bad.yaml:4: spec.bearerTokenFile: must be an absolute path without "." and ".." parts`,
+		}},
+		{"two ways to a token", inWorkload("audience: chaperone", "clientCredentials: {clientSecretFrom: {}, scopes: ['a b']}"), []string{
+			"bad.yaml:6: spec.identity.tokenFile: has no place beside clientCredentials; only one of them may be set",
+			"bad.yaml:6: spec.identity.clientCredentials.clientID: is missing; it is the service account's at the issuer",
+			"bad.yaml:6: spec.identity.clientCredentials.clientSecretFrom: needs file",
+			`bad.yaml:6: spec.identity.clientCredentials.scopes[0]: "a b" is no scope; list one an item`,
+		}},
 
 		// Policy.
 		{"nobody", inPolicy("{groups: [planners]}", "{}"), []string{
@@ -228,17 +268,44 @@ func TestRefusedDocuments(t *testing.T) {
 		{"a rule of nothing", rule("{}"), []string{
 			"bad.yaml:8: spec.rules[0].name: is missing",
 			`bad.yaml:8: spec.rules[0].when: is missing; it is an expression such as "statement.readOnly"`,
-			"bad.yaml:8: spec.rules[0].then: is missing; use allow or deny",
+			"bad.yaml:8: spec.rules[0].then: is missing; use allow, approve or deny",
 		}},
-		{"approve", rule("{name: r, when: 'true', then: approve, approval: {count: 1}}"), []string{
-			"bad.yaml:8: spec.rules[0].approval: approval is not supported by this release; rules allow or deny",
-			"bad.yaml:8: spec.rules[0].then: approve is not supported by this release; use allow or deny",
+		{"approve by nobody", rule("{name: r, when: 'true', then: approve, approval: {count: 1}}"), []string{
+			"bad.yaml:8: spec.rules[0].approval.from: asks nobody; it needs groups or subjects",
+		}},
+		{"approve without saying how", rule("{name: r, when: 'true', then: approve}"), []string{
+			"bad.yaml:8: spec.rules[0].approval: is missing; it says who is asked, as in {from: {groups: [dba]}}",
+		}},
+		{"an approval of what is allowed", rule("{name: r, when: 'true', then: allow, approval: {from: {groups: [dba]}}}"), []string{
+			"bad.yaml:8: spec.rules[0].approval: has no effect unless then is approve",
+		}},
+		{"bad bounds of an approval", rule("{name: r, when: 'true', then: approve, approval: {from: {groups: ['*'], subjects: [\"x@corp\"]}, count: 11, within: 5s, mode: wait, per: day, standing: 25h}}"), []string{
+			`bad.yaml:8: spec.rules[0].approval.from.groups[0]: groups have no wildcard; everybody is subjects: ["*"]`,
+			"bad.yaml:8: spec.rules[0].approval.count: must be from 1 to 10",
+			"bad.yaml:8: spec.rules[0].approval.within: must be from 10s to 24h",
+			`bad.yaml:8: spec.rules[0].approval.mode: "wait" is unknown; use hold or retry`,
+			`bad.yaml:8: spec.rules[0].approval.per: "day" is unknown; use session or command`,
+			"bad.yaml:8: spec.rules[0].approval.standing: must be at most 24h",
+			`bad.yaml:8: spec.rules[0].approval.from.subjects[0]: no IdentityProvider document is named "corp"`,
+		}},
+		{"no count, no time", rule("{name: r, when: 'true', then: approve, approval: {from: {groups: [dba]}, count: 0, within: 25h}}"), []string{
+			"bad.yaml:8: spec.rules[0].approval.count: must be from 1 to 10",
+			"bad.yaml:8: spec.rules[0].approval.within: must be from 10s to 24h",
+		}},
+		{"an escalation that comes too late", rule("{name: r, when: 'true', then: approve, approval: {from: {groups: [dba]}, escalate: [{after: 10m, to: {groups: [cto]}}, {to: {subjects: [\"x@corp\"]}}, {after: 1m}]}}"), []string{
+			"bad.yaml:8: spec.rules[0].approval.escalate[0].after: must be less than within, which is 10m0s",
+			"bad.yaml:8: spec.rules[0].approval.escalate[1].after: is missing; it is how long nobody has answered for",
+			"bad.yaml:8: spec.rules[0].approval.escalate[2].to: asks nobody; it needs groups or subjects",
+			`bad.yaml:8: spec.rules[0].approval.escalate[1].to.subjects[0]: no IdentityProvider document is named "corp"`,
+		}},
+		{"half enforced", inPolicy("targets: [orders-db]", "targets: [orders-db]\n  enforce: dry"), []string{
+			`bad.yaml:7: spec.enforce: "dry" is unknown; use on or shadow`,
 		}},
 		{"an unknown action", rule("{name: r, when: 'true', then: audit}"), []string{
-			`bad.yaml:8: spec.rules[0].then: "audit" is unknown; use allow or deny`,
+			`bad.yaml:8: spec.rules[0].then: "audit" is unknown; use allow, approve or deny`,
 		}},
 		{"a message nobody is told", rule("{name: r, when: 'true', then: allow, message: hello}"), []string{
-			"bad.yaml:8: spec.rules[0].message: has no effect on an allow; it is told on a denial",
+			"bad.yaml:8: spec.rules[0].message: has no effect on an allow; it is told on a denial, and to who is asked for an approval",
 		}},
 		{"an unknown record", aPolicy + "  session: {record: none, maxRows: -1, maxDuration: -1h}\n---\n" + aTarget, []string{
 			"bad.yaml:9: spec.session.maxRows: is out of range: must be a whole number, not negative",
@@ -257,7 +324,16 @@ func TestRefusedDocuments(t *testing.T) {
 			`bad.yaml:8: spec.rules[0].when: statement has no field "readonly"; it has text, kind, readOnly, ddl, tables, columns, functions, hasWhere, multi`,
 		}},
 		{"another protocol's variable", when("command.text == 'x'"), []string{
-			"bad.yaml:8: spec.rules[0].when: command is not supported by this release",
+			"bad.yaml:8: spec.rules[0].when: command is a fact of ssh targets, and this policy is for postgres",
+		}},
+		{"what none of all targets has", inPolicy("targets: [orders-db]", `targets: ["*"]`) + "---\n" + strings.Replace(rules("p", "r: allow: request.verb == 'get'"), "[orders-db]", `["*"]`, 1) + "---\n" + anSSHTarget, []string{
+			"bad.yaml:27: spec.rules[0].when: request is a fact of kubernetes targets, and this policy is for postgres and ssh",
+		}},
+		{"two protocols at once", inPolicy("targets: [orders-db]", `targets: ["*"]`) + "---\n" + strings.Replace(rules("p", "r: allow: statement.readOnly || command.program == 'ls'"), "[orders-db]", `["*"]`, 1) + "---\n" + anSSHTarget, []string{
+			"bad.yaml:27: spec.rules[0].when: names statement and command, which are never there at once; make two rules of it",
+		}},
+		{"a macro that hides a fact", when("principal.groups.exists(statement, statement == 'x')"), []string{
+			`bad.yaml:8: spec.rules[0].when: calls a variable of its own "statement", which is a fact's name; call it something else`,
 		}},
 		{"a type error", when("statement.tables == 'orders'"), []string{
 			"bad.yaml:8: spec.rules[0].when: found no matching overload for '_==_' applied to '(list(string), string)'",
@@ -310,10 +386,13 @@ func TestRefusedDocuments(t *testing.T) {
 			`bad.yaml:7: spec.columns[0].match: "customers.card_number" is no column pattern; write schema.table.column, with "*" for any`,
 		}},
 		{"an unknown transform", inMask("with: redact", "with: hide"), []string{
-			`bad.yaml:8: spec.columns[1].with: unknown transform "hide"; known are redact, null, {keepFirst: N} and {keepLast: N}`,
+			`bad.yaml:8: spec.columns[1].with: unknown transform "hide"; known are redact, null, {keepFirst: N}, {keepLast: N} and {hmac: KEY}`,
 		}},
-		{"a transform of another release", inMask("with: redact", "with: {hmac: key}"), []string{
-			"bad.yaml:8: spec.columns[1].with.hmac: hmac is not supported by this release; use redact, null, keepFirst or keepLast",
+		{"a key that the node lacks", inMask("with: redact", "with: {hmac: key}") + "---\n" + node("{keys: {email: {file: /etc/chaperone/secrets/email.key}}}"), []string{
+			`bad.yaml:8: spec.columns[1].with.hmac: the Node document's keys hold none named "key"; there are email`,
+		}},
+		{"no key's name", inMask("with: redact", "with: {hmac: A/B}"), []string{
+			`bad.yaml:8: spec.columns[1].with.hmac: "A/B" is no valid name: lower-case letters, digits, "-" and ".", at most 63, a letter or digit at both ends`,
 		}},
 		{"two transforms", inMask("{keepLast: 4}", "{keepLast: 4, redact: true}"), []string{
 			"bad.yaml:7: spec.columns[0].with: has redact and keepLast, but only one of them may be set",
@@ -331,10 +410,13 @@ func TestRefusedDocuments(t *testing.T) {
 			`bad.yaml:10: spec.detect[1]: unknown detector "emails"; known are payment-card, email, private-key, jwt, cloud-key`,
 		}},
 		{"untraceable by a human", aMask + "  untraceable: approve\n---\n" + aTarget, []string{
-			"bad.yaml:12: spec.untraceable: approve is not supported by this release; use deny",
+			"bad.yaml:4: spec.approval: is missing; it says who is asked, as in {from: {groups: [dba]}}",
+		}},
+		{"a human nobody needs", aMask + "  approval: {from: {subjects: [\"x@corp\"]}}\n---\n" + aTarget, []string{
+			"bad.yaml:12: spec.approval: has no effect unless untraceable is approve",
 		}},
 		{"untraceable in the clear", aMask + "  untraceable: allow\n---\n" + aTarget, []string{
-			`bad.yaml:12: spec.untraceable: "allow" is unknown; use deny`,
+			`bad.yaml:12: spec.untraceable: "allow" is unknown; use deny or approve`,
 		}},
 
 		// Node.
@@ -347,6 +429,14 @@ func TestRefusedDocuments(t *testing.T) {
 			"bad.yaml:3: spec.journal.maxBytes: must be at least 16MiB",
 			"bad.yaml:3: spec.limits.sessionsPerJob: must not be more than sessions, which is 10",
 		}},
+		{"no authority, too many approvals, no keys", node("{authority: {keys: [hunter2, 'aGVsbG8=']}, limits: {approvals: 5, approvalsPerJob: 6}, keys: {Email: {file: /a}, phone: {file: hunter2}, tax: {}}}"), []string{
+			`bad.yaml:3: spec.authority.keys[0]: is no Ed25519 public key in base64, as "chaperone-sink key" prints it`,
+			`bad.yaml:3: spec.authority.keys[1]: is no Ed25519 public key in base64, as "chaperone-sink key" prints it`,
+			`bad.yaml:3: spec.keys.Email: "Email" is no valid name: lower-case letters, digits, "-" and ".", at most 63, a letter or digit at both ends`,
+			`bad.yaml:3: spec.keys.phone.file: must be an absolute path without "." and ".." parts`,
+			"bad.yaml:3: spec.keys.tax: needs file",
+			"bad.yaml:3: spec.limits.approvalsPerJob: must not be more than approvals, which is 5",
+		}},
 		{"a password in the URL", node("{nats: {url: \"nats://u:hunter2@a:4222\"}}"), []string{
 			"bad.yaml:3: spec.nats.url: must not hold a credential; use credsFile or nkeyFile",
 		}},
@@ -356,6 +446,54 @@ func TestRefusedDocuments(t *testing.T) {
 		}},
 		{"no such URL", node("{nats: {url: \"a:4222\"}}"), []string{
 			"bad.yaml:3: spec.nats.url: must be one or more of nats://host:port, tls://host:port, ws://host:port, wss://host:port, separated by commas",
+		}},
+
+		// Sink.
+		{"two sinks", aSink + "---\n" + inSink("", ""), []string{
+			"bad.yaml:16: metadata.name: another Sink document exists: bad.yaml:1",
+		}},
+		{"a sink of nothing", head + "kind: Sink\nspec: {}\n", []string{
+			`bad.yaml:3: spec.listen: is missing; it is "address:port", such as "0.0.0.0:8443"`,
+			"bad.yaml:3: spec.url: is missing; it is what browsers and command lines call the sink, such as https://chaperone.corp.example",
+			"bad.yaml:3: spec.login.issuer: is missing; it names an IdentityProvider document",
+			"bad.yaml:3: spec.login.clientID: is missing; it is the page's client at the issuer",
+		}},
+		{"a sink in the clear", inSink("  tls: {certFile: /etc/chaperone/tls.crt, keyFile: /etc/chaperone/tls.key}\n", ""), []string{
+			"bad.yaml:3: spec.tls: is missing; only a sink that listens on loopback may do without",
+		}},
+		{"a sink's name as its address", inSink("0.0.0.0:8443", "chaperone.example:8443"), []string{
+			`bad.yaml:4: spec.listen: "chaperone.example:8443" is no "address:port", such as "0.0.0.0:8443"`,
+		}},
+		{"a sink's URL over http", inSink("https://chaperone", "http://chaperone"), []string{
+			"bad.yaml:5: spec.url: must be an https URL; http is accepted for loopback addresses only",
+		}},
+		{"a sink's URL with more in it", inSink("chaperone.example\"", "u:hunter2@chaperone.example/x\""), []string{
+			"bad.yaml:5: spec.url: must be an https URL without user, path, query and fragment",
+		}},
+		{"a key beside the certificate", inSink(", keyFile: /etc/chaperone/tls.key", ""), []string{
+			`bad.yaml:6: spec.tls.keyFile: must be an absolute path without "." and ".." parts`,
+		}},
+		{"an unknown login", inSink("issuer: corp-idp, clientID", "issuer: corp, sessionLife: 30d, clientSecretFrom: {file: secret}, clientID"), []string{
+			`bad.yaml:7: spec.login.sessionLife: must be a duration such as "90s", "15m" or "1h30m"`,
+			`bad.yaml:7: spec.login.clientSecretFrom.file: must be an absolute path without "." and ".." parts`,
+			`bad.yaml:7: spec.login.issuer: no IdentityProvider document is named "corp"; there are corp-idp`,
+		}},
+		{"a login without end", inSink("issuer: corp-idp, clientID", "issuer: corp-idp, sessionLife: 200h, clientID"), []string{
+			"bad.yaml:7: spec.login.sessionLife: must be from 1m to 168h",
+		}},
+		{"admins of another issuer", inSink("{groups: [platform]}", `{subjects: ["x@corp"]}`), []string{
+			`bad.yaml:8: spec.admins.subjects[0]: no IdentityProvider document is named "corp"; there are corp-idp`,
+		}},
+		{"two webhooks of one name", inSink("{name: audit, urlFrom: {file: /etc/chaperone/secrets/audit.url}}", "{name: chat, urlFrom: {}, format: xml}"), []string{
+			`bad.yaml:11: spec.webhooks[1].name: another webhook is named "chat"`,
+			"bad.yaml:11: spec.webhooks[1].urlFrom: needs file",
+			`bad.yaml:11: spec.webhooks[1].format: "xml" is unknown; use json or slack`,
+		}},
+		{"people who are nobody", inSink("{id: U012AB3CD, subject: alice, issuer: corp-idp}", "{id: U1, subject: alice, issuer: corp}, {id: U1}"), []string{
+			`bad.yaml:14: spec.slack.people[1].id: "U1" is listed twice`,
+			"bad.yaml:14: spec.slack.people[1].subject: is missing; it is the person's at the issuer",
+			"bad.yaml:14: spec.slack.people[1].issuer: is missing; it names an IdentityProvider document",
+			`bad.yaml:14: spec.slack.people[0].issuer: no IdentityProvider document is named "corp"; there are corp-idp`,
 		}},
 	}
 	for _, test := range tests {

@@ -29,6 +29,8 @@ type Set struct {
 	IdentityProviders []*IdentityProvider
 	Policies          []*Policy
 	Masks             []Mask
+	// Sink holds the central sink's settings; nil without a Sink document.
+	Sink *Sink `json:",omitempty"`
 
 	compiled []compiledPolicy     // one per policy, in the same order
 	facts    map[string]*factType // by variable
@@ -41,6 +43,9 @@ func (l *loader) set() (*Set, error) {
 	s := &Set{}
 	for _, n := range l.nodes {
 		s.Node = *n.doc
+	}
+	for _, sink := range l.sinks {
+		s.Sink = sink.doc
 	}
 	s.Node.Spec.setDefaults()
 	s.Targets = sortedDocs(l.targets, func(t *Target) string { return t.Metadata.Name })
@@ -57,7 +62,7 @@ func (l *loader) set() (*Set, error) {
 		}
 		s.facts = compiler.facts
 		for i := range l.policies {
-			s.compiled = append(s.compiled, compiler.policy(l.policies[i].at, s.Policies[i]))
+			s.compiled = append(s.compiled, compiler.policy(l.policies[i].at, s.Policies[i], s.protocolsOf(s.Policies[i])))
 		}
 	}
 	var err error
@@ -91,6 +96,32 @@ func (s *Set) Counts() map[string]int {
 		"Target": len(s.Targets), "Workload": len(s.Workloads), "IdentityProvider": len(s.IdentityProviders),
 		"Policy": len(s.Policies), "Mask": len(s.Masks),
 	}
+}
+
+// Protocols returns the protocols of the set's targets, sorted.
+func (s *Set) Protocols() []string {
+	return s.protocols(func(*Target) bool { return true })
+}
+
+// protocolsOf are those of a policy's targets. A policy whose targets aren't
+// known may be for any.
+func (s *Set) protocolsOf(p *Policy) []string {
+	found := s.protocols(func(t *Target) bool { return p.Spec.Covers(t.Metadata.Name) })
+	if len(found) == 0 {
+		return protocolNames()
+	}
+	return found
+}
+
+func (s *Set) protocols(of func(*Target) bool) []string {
+	var found []string
+	for _, t := range s.Targets {
+		if slices.Contains(protocolNames(), t.Spec.Protocol) && !slices.Contains(found, t.Spec.Protocol) && of(t) {
+			found = append(found, t.Spec.Protocol)
+		}
+	}
+	slices.Sort(found)
+	return found
 }
 
 // Target returns the Target document of the name, or nil.

@@ -25,28 +25,10 @@ type unsupportedField struct {
 }
 
 func unsupportedFields() []unsupportedField {
-	const (
-		onlyRole   = "the only credential is postgresRole"
-		onlyPlain  = "use redact, null, keepFirst or keepLast"
-		noApproval = "rules allow or deny"
-	)
+	const known = "the credentials are postgresRole, sshCert and kubeToken"
 	return []unsupportedField{
-		{reflect.TypeFor[Rule](), "approval", noApproval},
-		{reflect.TypeFor[Transform](), "hmac", onlyPlain},
-		{reflect.TypeFor[CredentialSpec](), "sshCert", onlyRole},
-		{reflect.TypeFor[CredentialSpec](), "kubeToken", onlyRole},
-		{reflect.TypeFor[CredentialSpec](), "clientCert", onlyRole},
-		{reflect.TypeFor[CredentialSpec](), "static", onlyRole},
-		{reflect.TypeFor[CredentialSpec](), "vault", onlyRole},
+		{reflect.TypeFor[CredentialSpec](), "clientCert", known},
+		{reflect.TypeFor[CredentialSpec](), "static", known},
+		{reflect.TypeFor[CredentialSpec](), "vault", known},
 	}
-}
-
-// unsupportedVariables are those of the expression language that belong to
-// protocols which this release doesn't speak.
-func unsupportedVariable(name string) bool {
-	switch name {
-	case "command", "file", "request":
-		return true
-	}
-	return false
 }

@@ -65,6 +65,16 @@ type IdentitySpec struct {
 	// Audience must be in the token's "aud"; empty means one of the
 	// provider's audiences.
 	Audience string `json:"audience,omitempty" yaml:"audience,omitempty"`
+	// ClientCredentials has the node ask the issuer for the job's token, as a
+	// service account there (RFC 6749, section 4.4). It has no place beside TokenFile.
+	ClientCredentials *ClientCredentialsSpec `json:"clientCredentials,omitempty" yaml:"clientCredentials,omitempty"`
+}
+
+// ClientCredentialsSpec is a service account at an issuer.
+type ClientCredentialsSpec struct {
+	ClientID         string       `json:"clientID" yaml:"clientID"`
+	ClientSecretFrom SecretSource `json:"clientSecretFrom" yaml:"clientSecretFrom"`
+	Scopes           []string     `json:"scopes,omitempty" yaml:"scopes,omitempty"`
 }
 
 // The defaults of EgressSpec.
@@ -196,8 +206,33 @@ func (d *document) checkWorkload(w *WorkloadSpec) {
 		if d.has("spec.identity.audience") && w.Identity.Audience == "" {
 			d.errorf("spec.identity.audience", "is empty")
 		}
-		if w.Select.Run == nil && !d.has("spec.identity.tokenFile") {
+		switch {
+		case w.Identity.ClientCredentials != nil:
+			d.checkClientCredentials(w.Identity.ClientCredentials)
+		case w.Select.Run == nil && !d.has("spec.identity.tokenFile"):
 			d.errorf("spec.identity.tokenFile", "is missing; it is where the job finds its token, as it sees it")
+		}
+	}
+}
+
+func (d *document) checkClientCredentials(c *ClientCredentialsSpec) {
+	const at = "spec.identity.clientCredentials"
+	if d.has("spec.identity.tokenFile") {
+		d.errorf("spec.identity.tokenFile", "has no place beside clientCredentials; only one of them may be set")
+	}
+	if c.ClientID == "" {
+		d.errorf(at+".clientID", "is missing; it is the service account's at the issuer")
+	}
+	d.checkSecret(at+".clientSecretFrom", c.ClientSecretFrom)
+	d.checkScopes(at+".scopes", c.Scopes)
+}
+
+// checkScopes wants scope tokens of RFC 6749, section 3.3.
+func (d *document) checkScopes(at string, scopes []string) {
+	d.checkList(at, scopes)
+	for i, scope := range scopes {
+		if strings.ContainsFunc(scope, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
+			d.errorf(fmt.Sprintf("%s[%d]", at, i), "%s is no scope; list one an item", quote(scope))
 		}
 	}
 }
