@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,9 +19,6 @@ import (
 
 // startTimeout bounds the wait for the daemon to open a job.
 const startTimeout = 30 * time.Second
-
-// maxToken bounds a job's token, in bytes.
-const maxToken = 16 << 10
 
 // Exit codes of "run" itself; any other is the command's own. They are those
 // that a shell gives (POSIX 2.8.2).
@@ -59,7 +55,7 @@ with it.`,
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "", "name of the job, which Workload documents select by (required)")
-	cmd.Flags().StringVar(&tokenFile, "token-file", "", "file with the job's OIDC token")
+	cmd.Flags().StringVar(&tokenFile, "token-file", "", "file with the job's OIDC token, which is read again before it expires")
 	cmd.Flags().StringVar(&user, "user", "", "run the command as this user (root only)")
 	_ = cmd.MarkFlagRequired("name")
 	return cmd
@@ -82,7 +78,7 @@ func run(ctx context.Context, opts runOptions, args []string) error {
 		}
 		return exitStatus{exitNotFound, err}
 	}
-	token, err := readToken(opts.tokenFile)
+	tokenFile, err := tokenPath(opts.tokenFile)
 	if err != nil {
 		return err
 	}
@@ -100,7 +96,7 @@ func run(ctx context.Context, opts runOptions, args []string) error {
 
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	reply, err := startJob(ctx, opts.socket, control.JobRequest{Name: opts.name, Token: token})
+	reply, err := startJob(ctx, opts.socket, control.JobRequest{Name: opts.name, TokenFile: tokenFile})
 	if err != nil {
 		return fmt.Errorf("job %q was not started: %w", opts.name, err)
 	}
@@ -142,28 +138,24 @@ func startJob(ctx context.Context, socket string, req control.JobRequest) (contr
 	}
 }
 
-// readToken reads the token as the user who asks, not as the daemon.
-func readToken(path string) (string, error) {
-	if path == "" {
+// tokenPath is where the daemon finds the token, which it reads with the rights of who
+// asks, now and whenever it is renewed. What is plainly wrong is told without it.
+func tokenPath(file string) (string, error) {
+	if file == "" {
 		return "", nil
 	}
-	f, err := os.Open(path)
+	path, err := filepath.Abs(file)
 	if err != nil {
 		return "", fmt.Errorf("token: %w", err)
 	}
-	defer f.Close()
-	token, err := io.ReadAll(io.LimitReader(f, maxToken+1))
+	info, err := os.Stat(path)
 	if err != nil {
-		return "", fmt.Errorf("token %s: %w", path, err)
+		return "", fmt.Errorf("token: %w", err)
 	}
-	if len(token) > maxToken {
-		return "", fmt.Errorf("token %s: longer than %d bytes, so it is no token", path, maxToken)
+	if !info.Mode().IsRegular() {
+		return "", fmt.Errorf("token %s: it is no regular file; the daemon reads it again before the token expires, so it must stay where it is", file)
 	}
-	trimmed := strings.TrimSpace(string(token))
-	if trimmed == "" {
-		return "", fmt.Errorf("token %s: the file is empty", path)
-	}
-	return trimmed, nil
+	return path, nil
 }
 
 // environment replaces variables: a client must trust the node's CA even

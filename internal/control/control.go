@@ -13,29 +13,31 @@ import (
 	"os"
 	"path/filepath"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // SocketName is the socket's name in the run folder.
 const SocketName = "daemon.sock"
 
-// maxRequest bounds a request's body, in bytes: a job's token and some names.
+// maxRequest bounds a request's body, in bytes: a path and some names.
 const maxRequest = 64 << 10
 
 // Peer is the process at the other end of the socket, as the kernel says
-// (SO_PEERCRED, unix(7)). It is who connected, in the daemon's pid namespace.
+// (SO_PEERCRED and SO_PEERGROUPS, unix(7)). It is who connected, in the daemon's pid
+// and user namespaces.
 type Peer struct {
 	PID int
 	UID uint32
 	GID uint32
+	// Groups are the supplementary ones.
+	Groups []uint32
 }
 
 // JobRequest asks for a job for the asking process.
 type JobRequest struct {
 	Name string `json:"name"`
-	// Token is the job's OIDC token, or empty.
-	Token string `json:"token,omitempty"`
+	// TokenFile is where the job's OIDC token is and will be renewed, as the asking
+	// process sees it: an absolute path, or empty.
+	TokenFile string `json:"tokenFile,omitempty"`
 }
 
 // JobReply says that the asking process is the job's first process now.
@@ -150,24 +152,6 @@ func listen(ctx context.Context, path string) (net.Listener, error) {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	return listener, nil
-}
-
-func peerOf(conn net.Conn) (Peer, error) {
-	raw, err := conn.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		return Peer{}, err
-	}
-	var cred *unix.Ucred
-	var credErr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return Peer{}, err
-	}
-	if credErr != nil {
-		return Peer{}, credErr
-	}
-	return Peer{PID: int(cred.Pid), UID: cred.Uid, GID: cred.Gid}, nil
 }
 
 type failure struct {

@@ -58,14 +58,26 @@ func serve(t *testing.T, d *daemon) string {
 func TestStartJobTellsWhoAsks(t *testing.T) {
 	d := &daemon{}
 	path := serve(t, d)
-	reply, err := StartJob(context.Background(), path, JobRequest{Name: "nightly", Token: "a.b.c"})
+	reply, err := StartJob(context.Background(), path, JobRequest{Name: "nightly", TokenFile: "/run/token"})
 	if err != nil || reply.Job != "job-1" || reply.Environment["A"] != "b" {
 		t.Fatalf("%+v, %v", reply, err)
+	}
+	groups, err := os.Getgroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(groups) != len(d.peer.Groups) {
+		t.Errorf("the kernel says groups %d, not %d", d.peer.Groups, groups)
+	}
+	for i, group := range groups {
+		if uint32(group) != d.peer.Groups[i] {
+			t.Errorf("the kernel says groups %d, not %d", d.peer.Groups, groups)
+		}
 	}
 	if d.peer.PID != os.Getpid() || int(d.peer.UID) != os.Getuid() || int(d.peer.GID) != os.Getgid() {
 		t.Errorf("the kernel says %+v", d.peer)
 	}
-	if d.req != (JobRequest{Name: "nightly", Token: "a.b.c"}) {
+	if d.req != (JobRequest{Name: "nightly", TokenFile: "/run/token"}) {
 		t.Errorf("asked %+v", d.req)
 	}
 	info, err := os.Stat(path)

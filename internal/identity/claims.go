@@ -3,6 +3,7 @@ package identity
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -12,22 +13,35 @@ import (
 )
 
 const (
-	defaultGroupsClaim = "groups"
-	maxSubject         = 255 // OpenID Connect Core 1.0, section 2
-	maxGroups          = 1024
-	maxGroup           = 256 // bytes
+	defaultSubjectClaim = "sub"
+	defaultGroupsClaim  = "groups"
+	emailClaim          = "email"
+
+	maxSubject = 255 // OpenID Connect Core 1.0, section 2
+	maxGroups  = 1024
+	maxGroup   = 256 // bytes
 )
 
 // principal makes a principal of a verified token's claims.
-func (v *Verifier) principal(token *oidc.IDToken) (policy.Principal, error) {
-	claims := map[string]any{}
-	if err := token.Claims(&claims); err != nil {
-		return policy.Principal{}, fmt.Errorf("%w: its claims can't be read", ErrToken)
+func (v *Verifier) principal(token *oidc.IDToken, claims map[string]any) (policy.Principal, error) {
+	subject, claim := token.Subject, v.spec.Claims.Subject
+	if claim == "" || claim == defaultSubjectClaim {
+		claim = defaultSubjectClaim
+	} else {
+		value, _ := lookUp(claims, claim)
+		text, ok := value.(string)
+		if !ok {
+			return policy.Principal{}, fmt.Errorf("%w: claim %q, which names its subject, is no string", ErrToken, claim)
+		}
+		subject = text
 	}
-	if err := checkText(token.Subject, maxSubject); err != nil {
-		return policy.Principal{}, fmt.Errorf("%w: claim \"sub\": %w", ErrToken, err)
+	if err := checkText(subject, maxSubject); err != nil {
+		return policy.Principal{}, fmt.Errorf("%w: claim %q: %w", ErrToken, claim, err)
 	}
-	claim := v.spec.Claims.Groups
+	if claim == emailClaim && claims["email_verified"] == false {
+		return policy.Principal{}, fmt.Errorf("%w: claim %q: the issuer has not verified it", ErrToken, claim)
+	}
+	claim = v.spec.Claims.Groups
 	if claim == "" {
 		claim = defaultGroupsClaim
 	}
@@ -36,7 +50,7 @@ func (v *Verifier) principal(token *oidc.IDToken) (policy.Principal, error) {
 		return policy.Principal{}, fmt.Errorf("%w: claim %q: %w", ErrToken, claim, err)
 	}
 	return policy.Principal{
-		Subject: token.Subject,
+		Subject: subject,
 		Issuer:  v.name,
 		Groups:  groups,
 		Claims:  claims,
@@ -44,15 +58,40 @@ func (v *Verifier) principal(token *oidc.IDToken) (policy.Principal, error) {
 	}, nil
 }
 
+// lookUp finds a claim by its name or, where none has that name, by a path whose dots
+// lead into objects.
+func lookUp(claims map[string]any, path string) (value any, ok bool) {
+	if value, ok = claims[path]; ok {
+		return value, true
+	}
+	first, rest, dotted := strings.Cut(path, ".")
+	if !dotted {
+		return nil, false
+	}
+	// A name may have a dot itself: the first that leads somewhere counts.
+	for name := first; ; {
+		if inner, isObject := claims[name].(map[string]any); isObject {
+			if value, ok = lookUp(inner, rest); ok {
+				return value, true
+			}
+		}
+		var more string
+		if more, rest, dotted = strings.Cut(rest, "."); !dotted {
+			return nil, false
+		}
+		name += "." + more
+	}
+}
+
 // groups reads a claim that is a list of names, or one name. A claim that
 // isn't there means no groups, unless the token says that it is elsewhere
 // (OpenID Connect Core 1.0, section 5.6.2), as some issuers do for people
 // with many groups: a rule that denies a group must not be escaped so.
 func groups(claims map[string]any, claim string) ([]string, error) {
-	value, ok := claims[claim]
+	value, ok := lookUp(claims, claim)
 	if !ok || value == nil {
 		if elsewhere, ok := claims["_claim_names"].(map[string]any); ok {
-			if _, ok := elsewhere[claim]; ok {
+			if _, ok := lookUp(elsewhere, claim); ok {
 				return nil, errors.New("the issuer left it out, for there are too many")
 			}
 		}

@@ -2,23 +2,41 @@ package identity
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/http"
-	"os"
 	"slices"
+	"strings"
 	"time"
 
-	"github.com/coreos/go-oidc/v3/oidc"
+	jose "github.com/go-jose/go-jose/v4"
 )
 
+const (
+	// refreshAfter is how old the issuer's keys may be before they are asked
+	// for again, so that a withdrawn key goes; keepFor is how long they serve
+	// when the issuer doesn't answer.
+	refreshAfter = time.Hour
+	keepFor      = 24 * time.Hour
+	// pauseAfterFailure keeps many jobs from each waiting for an issuer that
+	// doesn't answer, and pauseAfterSuccess those with forged tokens from having
+	// it asked for keys again and again.
+	pauseAfterFailure = 2 * time.Second
+	pauseAfterSuccess = 2 * time.Second
+)
+
+// issuer is what discovery found. It doesn't change.
+type issuer struct {
+	keys          []jose.JSONWebKey
+	algorithms    []jose.SignatureAlgorithm
+	tokenEndpoint string
+	since         time.Time
+}
+
 // issuer returns what is known of the issuer, and asks it when that is
-// nothing, or old. Only one caller at a time asks; the others wait, but no
-// longer than their ctx.
-func (v *Verifier) issuer(ctx context.Context) (*issuer, error) {
-	if is, ok, err := v.remembered(); ok {
+// nothing, or old, or stale, which is what was found not to do. Only one caller
+// at a time asks; the others wait, but no longer than their ctx.
+func (v *Verifier) issuer(ctx context.Context, stale *issuer) (*issuer, error) {
+	if is, ok, err := v.remembered(stale); ok {
 		return is, err
 	}
 	select {
@@ -27,7 +45,7 @@ func (v *Verifier) issuer(ctx context.Context) (*issuer, error) {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
 	}
-	if is, ok, err := v.remembered(); ok { // somebody asked while we waited
+	if is, ok, err := v.remembered(stale); ok { // somebody asked while we waited
 		return is, err
 	}
 	found, err := v.discover(ctx)
@@ -39,9 +57,9 @@ func (v *Verifier) issuer(ctx context.Context) (*issuer, error) {
 	}
 	err = fmt.Errorf("%w: %s", ErrUnavailable, brief(err))
 	if ctx.Err() == nil { // the issuer's fault, not the caller's haste
-		v.failure, v.failed = err, v.now()
+		v.failure, v.failed = err, v.clock.Latest()
 	}
-	if v.current != nil && v.now().Sub(v.current.since) < keepFor {
+	if v.current != nil && v.current != stale && v.since(v.current.since) < keepFor {
 		return v.current, nil
 	}
 	return nil, err
@@ -49,102 +67,67 @@ func (v *Verifier) issuer(ctx context.Context) (*issuer, error) {
 
 // remembered answers without asking the issuer, if that will do: when it was
 // asked lately, with success or without.
-func (v *Verifier) remembered() (is *issuer, ok bool, err error) {
+func (v *Verifier) remembered(stale *issuer) (is *issuer, ok bool, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	now := v.now()
+	is = v.current
 	var age time.Duration
-	if v.current != nil {
-		age = now.Sub(v.current.since)
+	if is != nil {
+		age = v.since(is.since)
 	}
+	failedLately := v.failure != nil && v.since(v.failed) <= pauseAfterFailure
 	switch {
-	case v.current != nil && age < refreshAfter:
-		return v.current, true, nil
-	case v.failure == nil || now.Sub(v.failed) > pauseAfterFailure:
+	case is != nil && is != stale && age < refreshAfter:
+		return is, true, nil
+	case is != nil && is == stale && age < pauseAfterSuccess:
+		return is, true, nil
+	case !failedLately:
 		return nil, false, nil
-	case v.current != nil && age < keepFor:
-		return v.current, true, nil
+	case is != nil && is != stale && age < keepFor:
+		return is, true, nil
 	default:
 		return nil, true, v.failure
 	}
 }
 
+// since is how long ago a time was. One that is yet to come was read off a clock that
+// was set forward and back again; nothing is known of how long ago that was.
+func (v *Verifier) since(t time.Time) time.Duration {
+	if age := v.clock.Latest().Sub(t); age >= 0 {
+		return age
+	}
+	return keepFor
+}
+
 // discover reads the issuer's metadata (OpenID Connect Discovery 1.0, section
-// 4), which must name the issuer itself.
+// 4), which must name the issuer itself, and its keys.
 func (v *Verifier) discover(ctx context.Context) (*issuer, error) {
-	ctx = oidc.ClientContext(ctx, v.client)
-	provider, err := oidc.NewProvider(ctx, v.spec.Issuer)
-	if err != nil {
-		return nil, err
-	}
 	var metadata struct {
-		JWKSURI    string   `json:"jwks_uri"`
-		Algorithms []string `json:"id_token_signing_alg_values_supported"`
+		Issuer        string   `json:"issuer"`
+		JWKSURI       string   `json:"jwks_uri"`
+		TokenEndpoint string   `json:"token_endpoint"`
+		Algorithms    []string `json:"id_token_signing_alg_values_supported"`
 	}
-	if err := provider.Claims(&metadata); err != nil {
+	since := v.clock.Latest()
+	if err := v.get(ctx, strings.TrimSuffix(v.spec.Issuer, "/")+"/.well-known/openid-configuration", &metadata); err != nil {
 		return nil, err
+	}
+	if metadata.Issuer != v.spec.Issuer {
+		return nil, fmt.Errorf("it says that it is issuer %q, not %q", metadata.Issuer, v.spec.Issuer)
 	}
 	if metadata.JWKSURI == "" {
 		return nil, errors.New("its metadata names no jwks_uri")
 	}
-	is := &issuer{keys: oidc.NewRemoteKeySet(ctx, metadata.JWKSURI), since: v.now()}
+	is := &issuer{since: since, tokenEndpoint: metadata.TokenEndpoint}
 	for _, a := range metadata.Algorithms {
-		if slices.Contains(algorithms, a) {
-			is.algorithms = append(is.algorithms, a)
+		if slices.Contains(algorithms(), jose.SignatureAlgorithm(a)) {
+			is.algorithms = append(is.algorithms, jose.SignatureAlgorithm(a))
 		}
 	}
-	return is, nil // without algorithms the verifier takes RS256 alone
-}
-
-// httpClient bounds what the issuer can do to us: the time of an answer, its
-// size, and where it leads.
-func httpClient(caFile string) (*http.Client, error) {
-	transport := &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-		ForceAttemptHTTP2:      true,
-		MaxIdleConns:           2,
-		IdleConnTimeout:        time.Minute,
-		MaxResponseHeaderBytes: 64 << 10,
+	if len(is.algorithms) == 0 {
+		is.algorithms = []jose.SignatureAlgorithm{jose.RS256} // which all must support
 	}
-	if caFile != "" {
-		content, err := os.ReadFile(caFile)
-		if err != nil {
-			return nil, fmt.Errorf("caFile: %w", err)
-		}
-		roots := x509.NewCertPool()
-		if !roots.AppendCertsFromPEM(content) {
-			return nil, fmt.Errorf("caFile: %s holds no PEM certificate", caFile)
-		}
-		transport.TLSClientConfig.RootCAs = roots
-	}
-	return &http.Client{
-		Transport: &bounded{transport},
-		Timeout:   10 * time.Second,
-		CheckRedirect: func(_ *http.Request, via []*http.Request) error {
-			const limit = 3
-			if len(via) > limit {
-				return errors.New("too many redirects")
-			}
-			return nil
-		},
-	}, nil
-}
-
-// bounded refuses requests without TLS, which a redirect or a jwks_uri could
-// lead to, and answers that are too long.
-type bounded struct{ *http.Transport }
-
-// RoundTrip implements http.RoundTripper.
-func (b *bounded) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Scheme != "https" {
-		return nil, fmt.Errorf("%s is no https URL", r.URL.Redacted())
-	}
-	response, err := b.Transport.RoundTrip(r)
-	if err != nil {
-		return nil, err
-	}
-	const limit = 1 << 20
-	response.Body = http.MaxBytesReader(nil, response.Body, limit)
-	return response, nil
+	var err error
+	is.keys, err = v.fetchKeys(ctx, metadata.JWKSURI)
+	return is, err
 }

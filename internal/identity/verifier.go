@@ -13,6 +13,7 @@ import (
 
 	"github.com/coreos/go-oidc/v3/oidc"
 
+	"chaperone.dev/chaperone/internal/clock"
 	"chaperone.dev/chaperone/pkg/policy"
 )
 
@@ -27,22 +28,7 @@ var (
 const (
 	maxToken  = 16 << 10 // bytes
 	clockSkew = 30 * time.Second
-	// refreshAfter is how old the issuer's keys may be before they are asked
-	// for again, so that a withdrawn key goes; keepFor is how long they serve
-	// when the issuer doesn't answer.
-	refreshAfter = time.Hour
-	keepFor      = 24 * time.Hour
-	// pauseAfterFailure keeps many jobs from each waiting for an issuer that
-	// doesn't answer.
-	pauseAfterFailure = 2 * time.Second
 )
-
-// algorithms that sign with a private key. "none" and the HMACs, whose key
-// would be the public one, are not among them.
-var algorithms = []string{
-	oidc.RS256, oidc.RS384, oidc.RS512, oidc.PS256, oidc.PS384, oidc.PS512,
-	oidc.ES256, oidc.ES384, oidc.ES512, oidc.EdDSA,
-}
 
 // Verifier verifies tokens of one issuer. It asks the issuer for its keys
 // when the first token comes. Safe for concurrent use.
@@ -50,7 +36,7 @@ type Verifier struct {
 	name   string // of the document
 	spec   policy.IdentityProviderSpec
 	client *http.Client
-	now    func() time.Time
+	clock  *clock.Clock
 
 	mu      sync.Mutex
 	current *issuer       // nil until the first discovery
@@ -59,27 +45,26 @@ type Verifier struct {
 	asking  chan struct{} // holds one token, for who discovers
 }
 
-// issuer is what discovery found.
-type issuer struct {
-	keys       *oidc.RemoteKeySet
-	algorithms []string
-	since      time.Time
-}
-
 // Open makes a verifier from an IdentityProvider document. It reads the CA
 // file; the issuer needn't be up.
 func Open(provider *policy.IdentityProvider) (*Verifier, error) {
+	return OpenAt(provider, clock.New(clock.Options{}))
+}
+
+// OpenAt is [Open] for a process that has a clock already. All that must agree on
+// what has expired has the same one.
+func OpenAt(provider *policy.IdentityProvider, at *clock.Clock) (*Verifier, error) {
 	u, err := url.Parse(provider.Spec.Issuer)
 	if err != nil || u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("identity provider %s: issuer %q is no https URL", provider.Metadata.Name, provider.Spec.Issuer)
 	}
-	client, err := httpClient(provider.Spec.CAFile)
+	client, err := httpClient(provider.Spec.CAFile, provider.Spec.BearerTokenFile != "")
 	if err != nil {
 		return nil, fmt.Errorf("identity provider %s: %w", provider.Metadata.Name, err)
 	}
 	return &Verifier{
 		name: provider.Metadata.Name, spec: provider.Spec, client: client,
-		now: time.Now, asking: make(chan struct{}, 1),
+		clock: at, asking: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -106,32 +91,74 @@ func (v *Verifier) verify(ctx context.Context, token, audience string) (policy.P
 	case len(token) > maxToken:
 		return policy.Principal{}, fmt.Errorf("%w: it has %d bytes, %d at most", ErrToken, len(token), maxToken)
 	}
-	is, err := v.issuer(ctx)
+	is, err := v.issuer(ctx, nil)
 	if err != nil {
 		return policy.Principal{}, err
 	}
-	keys := &watchedKeys{inner: is.keys}
-	verified, err := oidc.NewVerifier(v.spec.Issuer, keys, &oidc.Config{
-		SkipClientIDCheck:    true, // done below, against several
-		SupportedSigningAlgs: is.algorithms,
-		Now:                  func() time.Time { return v.now().Add(-clockSkew) },
-	}).Verify(ctx, token)
-	if keys.unavailable != nil {
-		return policy.Principal{}, fmt.Errorf("%w: its keys: %s", ErrUnavailable, brief(keys.unavailable))
+	config := &oidc.Config{
+		SkipClientIDCheck: true, // done below, against several
+		SkipExpiryCheck:   true, // done below, by a clock that can't be set
 	}
-	var expired *oidc.TokenExpiredError
-	switch {
-	case errors.As(err, &expired) && expired.Expiry.IsZero():
-		return policy.Principal{}, fmt.Errorf("%w: it has no expiry", ErrToken)
-	case errors.As(err, &expired):
-		return policy.Principal{}, fmt.Errorf("%w: it expired at %s", ErrToken, expired.Expiry.UTC().Format(time.RFC3339))
-	case err != nil:
+	for _, a := range is.algorithms {
+		config.SupportedSigningAlgs = append(config.SupportedSigningAlgs, string(a))
+	}
+	keys := &issuerKeys{verifier: v, issuer: is}
+	verified, err := oidc.NewVerifier(v.spec.Issuer, keys, config).Verify(ctx, token)
+	if keys.unavailable != nil {
+		return policy.Principal{}, keys.unavailable
+	}
+	if err != nil {
 		return policy.Principal{}, fmt.Errorf("%w: %s", ErrToken, brief(err))
+	}
+	claims := map[string]any{}
+	if err := verified.Claims(&claims); err != nil {
+		return policy.Principal{}, fmt.Errorf("%w: its claims can't be read", ErrToken)
+	}
+	if err := v.checkTime(verified, claims); err != nil {
+		return policy.Principal{}, fmt.Errorf("%w: %w", ErrToken, err)
 	}
 	if err := v.checkAudience(verified.Audience, audience); err != nil {
 		return policy.Principal{}, err
 	}
-	return v.principal(verified)
+	return v.principal(verified, claims)
+}
+
+// checkTime refuses a token before and after its time (RFC 7519, section 4.1). When the
+// machine's clock was set, both are judged by the reading that is less in its favour.
+func (v *Verifier) checkTime(token *oidc.IDToken, claims map[string]any) error {
+	const latestYear = 9000 // later ones can't be kept
+	switch {
+	case token.Expiry.IsZero():
+		return errors.New("it has no expiry")
+	case token.Expiry.Year() > latestYear || token.Expiry.Year() < 0:
+		return errors.New("its expiry is no time")
+	case !v.clock.Latest().Before(token.Expiry.Add(clockSkew)):
+		return fmt.Errorf("it expired at %s%s", token.Expiry.UTC().Format(time.RFC3339), v.moved())
+	}
+	for claim, meaning := range map[string]string{"nbf": "it is not valid before", "iat": "it says that it was issued at"} {
+		value, ok := claims[claim]
+		if !ok {
+			continue
+		}
+		seconds, ok := value.(float64)
+		if !ok || seconds < 0 || seconds > float64(token.Expiry.Unix()) {
+			return fmt.Errorf("claim %q is no time before its expiry", claim)
+		}
+		if at := time.Unix(int64(seconds), 0); v.clock.Earliest().Add(clockSkew).Before(at) {
+			return fmt.Errorf("%s %s, which is yet to come%s", meaning, at.UTC().Format(time.RFC3339), v.moved())
+		}
+	}
+	return nil
+}
+
+// moved tells who wonders about a time that the node's clock was set.
+func (v *Verifier) moved() string {
+	by, moved := v.clock.Moved()
+	if !moved {
+		return ""
+	}
+	return fmt.Sprintf("; this machine's clock was set by %s since the process started: put it right and start the process again",
+		by.Round(time.Second))
 }
 
 func (v *Verifier) checkAudience(got []string, want string) error {
@@ -145,22 +172,6 @@ func (v *Verifier) checkAudience(got []string, want string) error {
 		}
 	}
 	return fmt.Errorf("%w: it is for audience %s, not for %s", ErrToken, list(got), list(accepted))
-}
-
-// watchedKeys remembers whether a verification failed for want of keys, which
-// oidc.IDTokenVerifier tells in words alone.
-type watchedKeys struct {
-	inner       *oidc.RemoteKeySet
-	unavailable error
-}
-
-func (w *watchedKeys) VerifySignature(ctx context.Context, jwt string) ([]byte, error) {
-	payload, err := w.inner.VerifySignature(ctx, jwt)
-	// The other failure is a signature that none of the keys made.
-	if err != nil && strings.HasPrefix(err.Error(), "fetching keys ") {
-		w.unavailable = err
-	}
-	return payload, err
 }
 
 // list and brief keep what others wrote from filling our messages.

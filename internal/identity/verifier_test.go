@@ -2,170 +2,37 @@ package identity
 
 import (
 	"context"
-	"crypto/tls"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/zitadel/oidc/v3/example/server/storage"
-	"github.com/zitadel/oidc/v3/pkg/oidc"
-	"github.com/zitadel/oidc/v3/pkg/op"
 
-	"chaperone.dev/chaperone/internal/lab"
+	"chaperone.dev/chaperone/internal/lab/idp"
 	"chaperone.dev/chaperone/pkg/policy"
 )
 
-// idp is a real OpenID provider on loopback. What it puts into its next token
-// is in the exported fields.
-type idp struct {
-	*storage.Storage
-	server   *httptest.Server
-	url      string
-	caFile   string
-	Audience []string
-	Subject  string
-	Claims   map[string]any
-	Expires  time.Time
-
-	mu   sync.Mutex
-	hits map[string]int // requests by path
-}
-
-// jwtClient gets JWTs instead of opaque tokens.
-type jwtClient struct{ op.Client }
-
-func (jwtClient) AccessTokenType() op.AccessTokenType { return op.AccessTokenTypeJWT }
-
-func (p *idp) ClientCredentials(ctx context.Context, id, secret string) (op.Client, error) {
-	client, err := p.Storage.ClientCredentials(ctx, id, secret)
-	return jwtClient{client}, err
-}
-
-func (p *idp) ClientCredentialsTokenRequest(context.Context, string, []string) (op.TokenRequest, error) {
-	return &oidc.JWTTokenRequest{Subject: p.Subject, Audience: p.Audience}, nil
-}
-
-func (p *idp) CreateAccessToken(context.Context, op.TokenRequest) (string, time.Time, error) {
-	return "token-id", p.Expires, nil
-}
-
-func (p *idp) GetPrivateClaimsFromScopes(context.Context, string, string, []string) (map[string]any, error) {
-	return p.Claims, nil
-}
-
-// newIDP starts a provider at an address; keys, if given, are another one's.
-func newIDP(t testing.TB, address string, keys *storage.Storage) *idp {
-	t.Helper()
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &idp{
-		Storage: keys, url: "https://" + listener.Addr().String(), caFile: filepath.Join(t.TempDir(), "idp-ca.pem"),
-		Audience: []string{"chaperone"}, Subject: "planner-7", Expires: time.Now().Add(time.Hour), hits: map[string]int{},
-		Claims: map[string]any{"groups": []string{"planners", "night"}, "tenant": "acme"},
-	}
-	if keys == nil {
-		p.Storage = storage.NewStorage(storage.NewUserStore(p.url))
-	}
-	provider, err := op.NewProvider(&op.Config{AuthMethodPost: true}, p, op.StaticIssuer(p.url), op.WithLogger(slog.New(slog.DiscardHandler)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ca, err := lab.NewCA()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pair, err := ca.Issue("127.0.0.1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := pair.Certificate()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(p.caFile, ca.PEM(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	p.server = &httptest.Server{Listener: listener, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p.mu.Lock()
-		p.hits[r.URL.Path]++
-		p.mu.Unlock()
-		provider.ServeHTTP(w, r)
-	})}}
-	p.server.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
-	p.server.StartTLS()
-	t.Cleanup(p.server.Close)
-	return p
-}
-
-func (p *idp) document() *policy.IdentityProvider {
-	return &policy.IdentityProvider{
-		Metadata: policy.Metadata{Name: "corp-idp"},
-		Spec:     policy.IdentityProviderSpec{Issuer: p.url, Audiences: []string{"other", "chaperone"}, CAFile: p.caFile},
-	}
-}
-
-// token gets one the way a workload would.
-func (p *idp) token(t testing.TB) string {
-	t.Helper()
-	client, err := httpClient(p.caFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.CloseIdleConnections()
-	response, err := client.PostForm(p.url+"/oauth/token", url.Values{
-		"grant_type": {"client_credentials"}, "client_id": {"sid1"}, "client_secret": {"verysecret"}, "scope": {"openid"},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	var answer struct {
-		AccessToken string `json:"access_token"`
-		Error       string `json:"error_description"`
-	}
-	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil || strings.Count(answer.AccessToken, ".") != 2 {
-		t.Fatalf("the provider gave no token: %v %s", err, answer.Error)
-	}
-	return answer.AccessToken
-}
-
-func open(t testing.TB, document *policy.IdentityProvider) *Verifier {
-	t.Helper()
-	v, err := Open(document)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(v.Close)
-	return v
-}
-
 func TestVerifyReturnsWhomTheTokenSpeaksOf(t *testing.T) {
-	p := newIDP(t, "127.0.0.1:0", nil)
-	v := open(t, p.document())
+	w := newWorld(t)
+	v := open(t, w.document())
 	for _, audience := range []string{"", "chaperone"} {
-		got, err := v.Verify(t.Context(), "\n"+p.token(t)+" \n", audience)
+		expires := time.Now().Add(time.Hour)
+		got, err := v.Verify(t.Context(), "\n"+w.token(t)+" \n", audience)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got.Claims["tenant"] != "acme" {
 			t.Errorf("the claims are %v", got.Claims)
 		}
-		if d := got.Expires.Sub(p.Expires); d < 0 || d > time.Minute {
-			t.Errorf("it expires at %v, the token at %v", got.Expires, p.Expires)
+		if d := got.Expires.Sub(expires); d < 0 || d > time.Minute {
+			t.Errorf("it expires at %v, the token at %v", got.Expires, expires)
 		}
 		got.Claims, got.Expires = nil, time.Time{}
 		want := policy.Principal{Subject: "planner-7", Issuer: "corp-idp", Groups: []string{"planners", "night"}}
@@ -173,113 +40,45 @@ func TestVerifyReturnsWhomTheTokenSpeaksOf(t *testing.T) {
 			t.Error(diff)
 		}
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.hits["/.well-known/openid-configuration"] != 1 || p.hits["/keys"] != 1 {
-		t.Errorf("keys aren't kept: %v", p.hits)
-	}
-}
-
-func TestVerifyMapsGroups(t *testing.T) {
-	p := newIDP(t, "127.0.0.1:0", nil)
-	many := make([]string, maxGroups+1)
-	for i := range many {
-		many[i] = "g"
-	}
-	tests := []struct {
-		name, claim string
-		claims      map[string]any
-		want        []string
-		err         string
-	}{
-		{"none", "", nil, nil, ""},
-		{"one string", "", map[string]any{"groups": "planners"}, []string{"planners"}, ""},
-		{"another claim", "https://corp.example/roles", map[string]any{"https://corp.example/roles": []string{"a"}, "groups": []string{"b"}}, []string{"a"}, ""},
-		{"number", "", map[string]any{"groups": 7}, nil, "neither a list nor a string"},
-		{"list of numbers", "", map[string]any{"groups": []int{7}}, nil, "no string"},
-		{"too many", "", map[string]any{"groups": many}, nil, "1025 entries"},
-		{"too long", "", map[string]any{"groups": []string{strings.Repeat("g", 300)}}, nil, "300 bytes"},
-		{"line break", "", map[string]any{"groups": []string{"a\nb"}}, nil, "U+000A"},
-		{"elsewhere", "", map[string]any{"_claim_names": map[string]string{"groups": "src1"},
-			"_claim_sources": map[string]any{"src1": map[string]string{"endpoint": "https://graph.example"}}}, nil, "too many"},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			document := p.document()
-			document.Spec.Claims.Groups = test.claim
-			v := open(t, document)
-			p.Claims = test.claims
-			got, err := v.Verify(t.Context(), p.token(t), "")
-			if test.err != "" {
-				if !errors.Is(err, ErrToken) || !strings.Contains(err.Error(), test.err) {
-					t.Errorf("got %v, want %q", err, test.err)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(test.want, got.Groups); diff != "" {
-				t.Error(diff)
-			}
-		})
-	}
-}
-
-// alter changes a token's claims or header and keeps the signature.
-func alter(t testing.TB, token string, part int, change func(map[string]any)) string {
-	t.Helper()
-	parts := strings.Split(token, ".")
-	content, err := base64.RawURLEncoding.DecodeString(parts[part])
-	if err != nil {
-		t.Fatal(err)
-	}
-	fields := map[string]any{}
-	if err := json.Unmarshal(content, &fields); err != nil {
-		t.Fatal(err)
-	}
-	change(fields)
-	if content, err = json.Marshal(fields); err != nil {
-		t.Fatal(err)
-	}
-	parts[part] = base64.RawURLEncoding.EncodeToString(content)
-	return strings.Join(parts, ".")
 }
 
 func TestVerifyRefuses(t *testing.T) {
-	p := newIDP(t, "127.0.0.1:0", nil)
-	sameKeys := newIDP(t, "127.0.0.1:0", p.Storage)
-	stranger := newIDP(t, "127.0.0.1:0", nil)
-	good := p.token(t)
-	with := func(p *idp, set func(*idp)) string {
-		audience, subject, expires := p.Audience, p.Subject, p.Expires
-		defer func() { p.Audience, p.Subject, p.Expires = audience, subject, expires }()
-		set(p)
-		return p.token(t)
-	}
-	none := alter(t, good, 0, func(h map[string]any) { h["alg"] = "none" })
+	w, other, stranger := newWorld(t), newWorld(t), newWorld(t)
+	v := open(t, w.document())
+	plain := w.token(t)
+	none := alter(t, plain, 0, func(h map[string]any) { h["alg"] = "none" })
+	in := func(d time.Duration) int64 { return time.Now().Add(d).Unix() }
 	tests := []struct {
 		name, token, audience string
 		want                  []string
 	}{
-		{"wrong audience", good, "billing", []string{`"chaperone"`, `"billing"`}},
-		{"none of the provider's audiences", with(p, func(p *idp) { p.Audience = []string{"x", "y"} }), "", []string{`"x" "y"`, `"other" "chaperone"`}},
-		{"no audience", with(p, func(p *idp) { p.Audience = nil }), "", []string{"audience"}},
-		{"expired", with(p, func(p *idp) { p.Expires = time.Now().Add(-time.Hour) }), "", []string{"expired at 20"}},
-		{"wrong issuer", sameKeys.token(t), "", []string{p.url, sameKeys.url}},
-		{"another issuer's keys", stranger.token(t), "", []string{"signature"}},
-		{"another subject written in", alter(t, good, 1, func(c map[string]any) { c["sub"] = "root" }), "", []string{"signature"}},
-		{"no signature", good[:strings.LastIndex(good, ".")+1], "", []string{"signature"}},
+		{"wrong audience", plain, "billing", []string{`"chaperone"`, `"billing"`}},
+		{"none of the provider's audiences", w.token(t, func(r *idp.TokenRequest) { r.Audience = []string{"x", "y"} }), "",
+			[]string{`"x" "y"`, `"other" "chaperone"`}},
+		{"no audience", w.token(t, func(r *idp.TokenRequest) { r.Audience = nil }), "", []string{"audience"}},
+		{"expired", w.token(t, func(r *idp.TokenRequest) { r.Life = -time.Minute }), "", []string{"expired at 20"}},
+		{"no expiry", w.withClaim(t, "exp", nil), "", []string{"no expiry"}},
+		{"expires when no clock gets to", w.withClaim(t, "exp", 9e17), "", []string{"expiry is no time"}},
+		{"not valid yet", w.withClaim(t, "nbf", in(2*time.Minute)), "", []string{"not valid before 20", "yet to come"}},
+		{"issued tomorrow", w.withClaim(t, "iat", in(24*time.Hour)), "", []string{"iat"}},
+		{"issued in two minutes", w.withClaim(t, "iat", in(2*time.Minute)), "", []string{"issued at 20", "yet to come"}},
+		{"not before that is text", w.withClaim(t, "nbf", "now"), "", []string{"invalid number"}},
+		{"wrong issuer", w.withClaim(t, "iss", other.Issuer()), "", []string{w.Issuer(), other.Issuer()}},
+		{"another issuer's keys", stranger.withClaim(t, "iss", w.Issuer()), "", []string{"signature"}},
+		{"another subject written in", alter(t, plain, 1, func(c map[string]any) { c["sub"] = "root" }), "", []string{"signature"}},
+		{"another expiry written in", alter(t, plain, 1, func(c map[string]any) { c["exp"] = in(100 * time.Hour) }), "", []string{"signature"}},
+		{"no signature", plain[:strings.LastIndex(plain, ".")+1], "", []string{"signature"}},
 		{"alg none", none, "", []string{"none"}},
 		{"alg none without signature", none[:strings.LastIndex(none, ".")+1], "", []string{"none"}},
-		{"alg HS256", alter(t, good, 0, func(h map[string]any) { h["alg"] = "HS256" }), "", []string{"HS256"}},
-		{"empty subject", with(p, func(p *idp) { p.Subject = "" }), "", []string{`"sub": it is empty`}},
-		{"subject with an escape", with(p, func(p *idp) { p.Subject = "a\x1b[2J" }), "", []string{"U+001B"}},
+		{"HS256 with the public key as its secret", confuse(t, v, plain), "", []string{"HS256"}},
+		{"no key id, and another's signature", alter(t, stranger.withClaim(t, "iss", w.Issuer()), 0, func(h map[string]any) { delete(h, "kid") }), "",
+			[]string{"signature"}},
+		{"empty subject", w.withClaim(t, "sub", ""), "", []string{`"sub": it is empty`}},
+		{"subject with an escape", w.withClaim(t, "sub", "a\x1b[2J"), "", []string{"U+001B"}},
 		{"empty", " \n", "", []string{"empty"}},
 		{"too long", strings.Repeat("x", maxToken+1), "", []string{"16385 bytes"}},
 		{"garbage", "not a token", "", []string{"malformed"}},
 	}
-	v := open(t, p.document())
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := v.Verify(t.Context(), test.token, test.audience)
@@ -301,38 +100,186 @@ func TestVerifyRefuses(t *testing.T) {
 			}
 		})
 	}
+	if _, err := v.Verify(t.Context(), plain, ""); err != nil {
+		t.Errorf("the good token, after all of that: %v", err)
+	}
 }
 
-func TestIssuerThatIsDownIsNoReasonToGiveUp(t *testing.T) {
-	p := newIDP(t, "127.0.0.1:0", nil)
-	p.Expires = time.Now().Add(3 * time.Hour)
-	token := p.token(t)
-	address := p.server.Listener.Addr().String()
-	p.server.Close()
-	v := open(t, p.document())
-	if _, err := v.Verify(t.Context(), token, ""); !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrToken) {
-		t.Fatalf("got %v, want ErrUnavailable", err)
+// Clocks may differ by half a minute, and not by more.
+func TestClockSkew(t *testing.T) {
+	w := newWorld(t)
+	v := open(t, w.document())
+	for _, token := range []string{
+		w.token(t, func(r *idp.TokenRequest) { r.Life = -10 * time.Second }),
+		w.withClaim(t, "nbf", time.Now().Add(10*time.Second).Unix()),
+	} {
+		if _, err := v.Verify(t.Context(), token, ""); err != nil {
+			t.Errorf("within the skew: %v", err)
+		}
 	}
-	again := newIDP(t, address, p.Storage)
-	document := p.document()
-	document.Spec.CAFile = again.caFile
-	v = open(t, document)
+}
+
+// Setting the clock back makes no old token valid again, and setting it forward none that
+// is for later.
+func TestClockThatIsSet(t *testing.T) {
+	w := newWorld(t)
+	v, hands := openWithHands(t, w.document())
+	soon := w.token(t) // expires in an hour
+	later := w.withClaim(t, "nbf", time.Now().Add(30*time.Minute).Unix())
+	if _, err := v.Verify(t.Context(), soon, ""); err != nil {
+		t.Fatal(err)
+	}
+	hands.set(40 * time.Minute)
+	if _, err := v.Verify(t.Context(), later, ""); !errors.Is(err, ErrToken) || !strings.Contains(err.Error(), "clock was set by 40m0s") {
+		t.Errorf("the clock was set to the token's time: %v", err)
+	}
+	hands.set(-40 * time.Minute)
+	hands.pass(62 * time.Minute)
+	hands.set(-10 * time.Minute)
+	if _, err := v.Verify(t.Context(), soon, ""); !errors.Is(err, ErrToken) || !strings.Contains(err.Error(), "clock was set by -10m0s") {
+		t.Errorf("the clock was set back to the token's time: %v", err)
+	}
+}
+
+func TestIssuerThatIsDownAtTheStart(t *testing.T) {
+	w := newWorld(t)
+	token := w.token(t)
+	w.Stop()
+	v, hands := openWithHands(t, w.document())
+	asked := watch(v)
+	for range 3 {
+		_, err := v.Verify(t.Context(), token, "")
+		if !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrToken) || !strings.Contains(err.Error(), "corp-idp: issuer unavailable") {
+			t.Fatalf("got %v, want ErrUnavailable", err)
+		}
+	}
+	if n := asked.times(metadataPath); n != 1 {
+		t.Errorf("the issuer that is down was asked %d times at once", n)
+	}
+	if err := w.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	hands.pass(pauseAfterFailure + time.Second)
 	if _, err := v.Verify(t.Context(), token, ""); err != nil {
 		t.Fatalf("the issuer is up again: %v", err)
 	}
-	// Known keys serve on, for a day.
-	again.server.Close()
-	now := time.Now()
-	v.now = func() time.Time { return now }
-	for _, later := range []time.Duration{0, 50 * time.Minute, 2 * time.Hour} {
-		now = time.Now().Add(later)
-		if _, err := v.Verify(t.Context(), token, ""); err != nil {
-			t.Errorf("%v later: %v", later, err)
-		}
+}
+
+// Known keys serve on, for a day: for tokens that are valid.
+func TestOutageWithKnownKeys(t *testing.T) {
+	w := newWorld(t)
+	token := w.token(t, func(r *idp.TokenRequest) { r.Life = 48 * time.Hour })
+	short := w.token(t)
+	v, hands := openWithHands(t, w.document())
+	if _, err := v.Verify(t.Context(), token, ""); err != nil {
+		t.Fatal(err)
 	}
-	now = time.Now().Add(keepFor + time.Minute)
+	w.Stop()
+	for range 3 {
+		if _, err := v.Verify(t.Context(), token, ""); err != nil {
+			t.Errorf("at %v: %v", v.clock.Now(), err)
+		}
+		hands.pass(50 * time.Minute)
+	}
+	if _, err := v.Verify(t.Context(), short, ""); !errors.Is(err, ErrToken) || !strings.Contains(err.Error(), "expired") {
+		t.Errorf("a token that expired in the outage: %v", err)
+	}
+	hands.pass(keepFor)
 	if _, err := v.Verify(t.Context(), token, ""); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("got %v, want ErrUnavailable", err)
+	}
+	// Back in time is no way back to the keys.
+	hands.set(-2 * keepFor)
+	if _, err := v.Verify(t.Context(), token, ""); err == nil {
+		t.Error("old keys serve again once the clock is set back")
+	}
+}
+
+// An issuer that answers, but not with its keys, is down as well.
+func TestOutageOfTheKeysAlone(t *testing.T) {
+	w := newWorld(t)
+	token := w.token(t, func(r *idp.TokenRequest) { r.Life = 48 * time.Hour })
+	v, hands := openWithHands(t, w.document())
+	if _, err := v.Verify(t.Context(), token, ""); err != nil {
+		t.Fatal(err)
+	}
+	asked := watch(v)
+	asked.breaks(keysPath, errors.New("no route to host"))
+	hands.pass(2 * refreshAfter)
+	if _, err := v.Verify(t.Context(), token, ""); err != nil {
+		t.Errorf("known keys don't serve: %v", err)
+	}
+	if asked.times(keysPath) != 1 {
+		t.Error("the keys were not asked for after an hour")
+	}
+}
+
+func TestKeysAreKeptAndRotated(t *testing.T) {
+	w := newWorld(t)
+	v, hands := openWithHands(t, w.document())
+	asked := watch(v)
+	old := w.token(t, func(r *idp.TokenRequest) { r.Life = 48 * time.Hour })
+	for range 3 {
+		if _, err := v.Verify(t.Context(), old, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if asked.times(metadataPath) != 1 || asked.times(keysPath) != 1 {
+		t.Errorf("keys aren't kept: %v", asked.count)
+	}
+	// A token with a new key has the keys asked for at once.
+	if err := w.Rotate(); err != nil {
+		t.Fatal(err)
+	}
+	hands.pass(time.Minute)
+	current := w.token(t, func(r *idp.TokenRequest) { r.Life = 48 * time.Hour })
+	for name, token := range map[string]string{"current": current, "old": old} {
+		if _, err := v.Verify(t.Context(), token, ""); err != nil {
+			t.Errorf("the %s key's token: %v", name, err)
+		}
+	}
+	if asked.times(keysPath) != 2 {
+		t.Errorf("the keys were asked for %d times", asked.times(keysPath))
+	}
+	// A withdrawn key goes within the hour.
+	w.Withdraw()
+	hands.pass(refreshAfter)
+	if _, err := v.Verify(t.Context(), old, ""); !errors.Is(err, ErrToken) || !strings.Contains(err.Error(), "signature") {
+		t.Errorf("a withdrawn key's token: %v", err)
+	}
+	if _, err := v.Verify(t.Context(), current, ""); err != nil {
+		t.Errorf("the current key's token: %v", err)
+	}
+}
+
+// Forged tokens have the issuer asked for new keys, but not each of them.
+func TestForgedTokensDontFloodTheIssuer(t *testing.T) {
+	w, stranger := newWorld(t), newWorld(t)
+	forged := stranger.withClaim(t, "iss", w.Issuer())
+	v, hands := openWithHands(t, w.document())
+	asked := watch(v)
+	for range 20 {
+		if _, err := v.Verify(t.Context(), forged, ""); !errors.Is(err, ErrToken) {
+			t.Fatal(err)
+		}
+	}
+	hands.pass(pauseAfterSuccess)
+	for range 20 {
+		if _, err := v.Verify(t.Context(), forged, ""); !errors.Is(err, ErrToken) {
+			t.Fatal(err)
+		}
+	}
+	if n := asked.times(keysPath); n != 2 {
+		t.Errorf("the keys were asked for %d times", n)
+	}
+	// With the issuer down it can't be told whether they are forged.
+	w.Stop()
+	hands.pass(time.Minute)
+	if _, err := v.Verify(t.Context(), forged, ""); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("an unknown key while the issuer is down: %v", err)
+	}
+	if _, err := v.Verify(t.Context(), w.token(t), ""); err != nil {
+		t.Errorf("a known key while the issuer is down: %v", err)
 	}
 }
 
@@ -374,10 +321,10 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 func TestIssuerIsVerifiedAndBounded(t *testing.T) {
-	p := newIDP(t, "127.0.0.1:0", nil)
-	token := p.token(t)
-	document := p.document()
-	document.Spec.CAFile = newIDP(t, "127.0.0.1:0", nil).caFile
+	w := newWorld(t)
+	token := w.token(t)
+	document := w.document()
+	document.Spec.CAFile = newWorld(t).caFile
 	if _, err := open(t, document).Verify(t.Context(), token, ""); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("an issuer with a strange certificate: %v", err)
 	}
@@ -388,21 +335,46 @@ func TestIssuerIsVerifiedAndBounded(t *testing.T) {
 			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
 		},
 		"circle": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusFound) },
-		"another issuer": func(w http.ResponseWriter, _ *http.Request) {
-			json.NewEncoder(w).Encode(map[string]string{"issuer": p.url, "jwks_uri": p.url + "/keys"})
+		"another issuer": func(rw http.ResponseWriter, _ *http.Request) {
+			json.NewEncoder(rw).Encode(map[string]string{"issuer": w.Issuer(), "jwks_uri": w.Issuer() + "/keys"})
 		},
 		"failing": func(w http.ResponseWriter, _ *http.Request) { http.Error(w, strings.Repeat("x", 5000), 500) },
+		"keys without TLS": func(w http.ResponseWriter, r *http.Request) {
+			json.NewEncoder(w).Encode(map[string]string{"issuer": "https://" + r.Host, "jwks_uri": "http://" + r.Host + "/keys"})
+		},
+		"no keys": func(w http.ResponseWriter, r *http.Request) {
+			json.NewEncoder(w).Encode(map[string]any{"issuer": "https://" + r.Host, "jwks_uri": "https://" + r.Host + "/keys", "keys": []any{}})
+		},
+		"a secret for a key": func(w http.ResponseWriter, r *http.Request) {
+			json.NewEncoder(w).Encode(map[string]any{"issuer": "https://" + r.Host, "jwks_uri": "https://" + r.Host + "/keys",
+				"keys": []any{map[string]string{"kty": "oct", "k": "AAAA", "alg": "HS256"}}})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			server := httptest.NewUnstartedServer(answer)
-			server.TLS = p.server.TLS.Clone()
-			server.StartTLS()
-			defer server.Close()
-			document := p.document()
+			server := w.serve(t, answer)
+			document := w.document()
 			document.Spec.Issuer = server.URL
 			if _, err := open(t, document).Verify(t.Context(), token, ""); !errors.Is(err, ErrUnavailable) || len(err.Error()) > 1000 {
 				t.Errorf("got %v, want ErrUnavailable", err)
 			}
 		})
 	}
+}
+
+// serve starts a server with a certificate of the provider's authority.
+func (w *world) serve(t *testing.T, handler http.HandlerFunc) *httptest.Server {
+	t.Helper()
+	pair, err := w.ca.Issue("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := pair.Certificate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(handler)
+	server.TLS = serverTLS(certificate)
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	return server
 }

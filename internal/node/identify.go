@@ -4,99 +4,124 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"strconv"
+	"path/filepath"
 	"strings"
-	"time"
 
-	"golang.org/x/sys/unix"
-
+	"chaperone.dev/chaperone/internal/identity"
 	"chaperone.dev/chaperone/internal/netns"
+	"chaperone.dev/chaperone/internal/tokenfile"
 	"chaperone.dev/chaperone/internal/workload"
+	"chaperone.dev/chaperone/pkg/policy"
 )
 
-// maxToken bounds a job's token, in bytes.
-const maxToken = 16 << 10
-
-// Identify implements [session.Identifier]: it says who a job acts for. One of
-// "chaperone run" proved that at its start; another one by the token that its Workload
-// document tells of, in the file system that the job sees, read when it is needed and
-// again when it has expired.
+// Identify implements [session.Identifier]: it says who a job acts for. What was proved
+// by the documents in force, and has not expired, holds; otherwise it is proved now.
 func (n *node) Identify(ctx context.Context, job workload.Job) (workload.Job, error) {
-	if job.Principal.Subject != "" && (job.Principal.Expires.IsZero() || time.Now().Before(job.Principal.Expires)) {
-		return job, nil
-	}
-	set := n.documents.Load()
-	document := set.Workload(job.Workload)
-	if job.Kind == workload.KindRun || job.Kind == "" || document == nil || document.Spec.Identity == nil {
-		if job.Principal.Subject == "" {
-			return job, errors.New("the job has no identity")
-		}
-		return job, fmt.Errorf("its identity expired at %s", job.Principal.Expires.Format(time.RFC3339))
-	}
-	token, err := tokenOf(job, document.Spec.Identity.TokenFile)
-	if err != nil {
-		return job, err
-	}
-	verifier, err := n.identities.verifier(set, document.Spec.Identity.Issuer)
-	if err != nil {
-		return job, err
-	}
-	principal, err := verifier.Verify(ctx, token, document.Spec.Identity.Audience)
-	if err != nil {
-		return job, err
-	}
-	return n.jobs().Identify(job, principal), nil
+	return n.prover().current(ctx, job)
 }
 
-// tokenOf reads a file as the job's processes see it.
-func tokenOf(job workload.Job, file string) (string, error) {
-	pids, err := netns.Processes(job.Cgroup)
-	if err != nil {
-		return "", err
+// demanded says how the documents in force want a job's principal proved.
+func (n *node) demanded(job workload.Job) (demand, error) {
+	set := n.documents.Load()
+	document := set.Workload(job.Workload)
+	if document == nil && job.Proof != "" {
+		return demand{}, fmt.Errorf("the Workload document %q, which said how the job proves who it acts for, is gone", job.Workload)
 	}
-	err = errors.New("the job has no process")
-	for _, pid := range pids {
+	if document == nil {
+		return demand{prove: func(context.Context) (policy.Principal, error) {
+			return policy.Principal{}, errors.New("the job has no identity")
+		}}, nil
+	}
+	return n.demandOf(set, document, job, nil)
+}
+
+// demandOf says how a document wants it. pids are the job's processes; nil means those of
+// its cgroup.
+func (n *node) demandOf(set *policy.Set, document *policy.Workload, job workload.Job, pids []int) (demand, error) {
+	spec := document.Spec.Identity
+	if spec == nil {
+		return demand{prove: func(context.Context) (policy.Principal, error) { return vouchedFor(job) }}, nil
+	}
+	provider, err := n.identities.of(set, spec.Issuer, n.clock)
+	if err != nil {
+		return demand{}, err
+	}
+	return demand{
+		proof: provider.proof(*spec),
+		prove: func(ctx context.Context) (policy.Principal, error) {
+			token, err := n.tokenOf(ctx, provider, document, job, pids)
+			if err != nil {
+				return policy.Principal{}, err
+			}
+			return provider.verifier.Verify(ctx, token, spec.Audience)
+		},
+	}, nil
+}
+
+// vouchedFor is whom the node itself says that a job acts for.
+func vouchedFor(job workload.Job) (principal policy.Principal, err error) {
+	switch job.Kind {
+	case workload.KindSystemd:
+		principal = local(job.Unit)
+	case workload.KindKubernetes:
+		principal = accountOf(job.Pod.Namespace, job.Pod.ServiceAccount)
+	default:
+		return identity.Local(job.UID)
+	}
+	if principal.Subject == "" {
+		err = errors.New("the job has no identity")
+	}
+	return principal, err
+}
+
+// accountOf is a service account that the node vouches for.
+func accountOf(namespace, name string) policy.Principal {
+	if name == "" {
+		return policy.Principal{}
+	}
+	return local("system:serviceaccount:" + namespace + ":" + name)
+}
+
+// tokenOf gets a job's token from where the document, or who started the job, said
+// that it is.
+func (n *node) tokenOf(ctx context.Context, p *provider, document *policy.Workload, job workload.Job, pids []int) (string, error) {
+	spec := document.Spec.Identity
+	if spec.ClientCredentials != nil {
+		return p.account(*spec.ClientCredentials).Token(ctx, spec.Audience)
+	}
+	file := spec.TokenFile
+	view := tokenfile.View{}
+	if job.Kind == workload.KindRun || job.Kind == "" {
+		if job.TokenFile != "" {
+			file = job.TokenFile
+		}
+		view.User = &tokenfile.User{UID: job.UID, GID: job.GID, Groups: job.Groups}
+	}
+	if file == "" {
+		return "", fmt.Errorf("workload %q proves its identity with a token of %q; give one with --token-file",
+			document.Metadata.Name, spec.Issuer)
+	}
+	if pids == nil {
+		var err error
+		if pids, err = netns.Processes(job.Cgroup); err != nil {
+			return "", err
+		}
+		view.Within = func(cgroup string) bool {
+			full := filepath.Join(n.interceptor.CgroupRoot(), cgroup)
+			return full == job.Cgroup || strings.HasPrefix(full, job.Cgroup+"/")
+		}
+	}
+	const most = 16 // processes: they mostly see the same
+	err := errors.New("the job has no process")
+	for _, pid := range pids[:min(len(pids), most)] {
+		view.PID = pid
 		var token string
-		if token, err = tokenSeenBy(pid, file); err == nil {
+		if token, err = n.identities.files.Read(ctx, view, file); err == nil {
 			return token, nil
+		}
+		if ctx.Err() != nil {
+			break
 		}
 	}
 	return "", fmt.Errorf("the job's token %s: %w", file, err)
-}
-
-// tokenSeenBy opens the file below the process's root, whatever links lie on the way: a
-// planner could make them lead elsewhere on the node.
-func tokenSeenBy(pid int, file string) (string, error) {
-	root, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return "", err
-	}
-	defer unix.Close(root)
-	fd, err := unix.Openat2(root, strings.TrimPrefix(file, "/"), &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
-	if err != nil {
-		return "", err
-	}
-	f := os.NewFile(uintptr(fd), file)
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	if !info.Mode().IsRegular() {
-		return "", errors.New("it is no regular file")
-	}
-	body, err := io.ReadAll(io.LimitReader(f, maxToken+1))
-	if err != nil {
-		return "", err
-	}
-	token := strings.TrimSpace(string(body))
-	if token == "" || len(body) > maxToken {
-		return "", fmt.Errorf("it is empty or longer than %d bytes", maxToken)
-	}
-	return token, nil
 }

@@ -9,7 +9,6 @@ import (
 
 	"chaperone.dev/chaperone/internal/certs"
 	"chaperone.dev/chaperone/internal/control"
-	"chaperone.dev/chaperone/internal/identity"
 	"chaperone.dev/chaperone/internal/workload"
 	"chaperone.dev/chaperone/pkg/event"
 	"chaperone.dev/chaperone/pkg/policy"
@@ -57,7 +56,10 @@ func (n *node) startJob(ctx context.Context, peer control.Peer, req control.JobR
 	if err != nil {
 		return workload.Job{}, err
 	}
-	principal, err := n.identify(ctx, set, document, peer, req.Token)
+	asked := workload.Job{
+		Kind: workload.KindRun, Name: req.Name, TokenFile: req.TokenFile, UID: peer.UID, GID: peer.GID, Groups: peer.Groups,
+	}
+	principal, proof, err := n.identify(ctx, set, document, asked, peer.PID)
 	if err != nil {
 		n.publish("", req.Name, event.SessionRefused{
 			Reason: event.ReasonNoIdentity, Message: err.Error(),
@@ -67,8 +69,8 @@ func (n *node) startJob(ctx context.Context, peer control.Peer, req control.JobR
 		return workload.Job{}, err
 	}
 	job, err := n.jobs().Start(workload.Request{
-		Name: req.Name, Workload: document.Metadata.Name, Principal: principal, Profile: profileOf(document),
-		UID: peer.UID, PID: peer.PID,
+		Name: req.Name, Workload: document.Metadata.Name, Principal: principal, Proof: proof, Profile: profileOf(document),
+		TokenFile: req.TokenFile, UID: peer.UID, GID: peer.GID, Groups: peer.Groups, PID: peer.PID,
 	})
 	if err != nil {
 		return workload.Job{}, err
@@ -83,20 +85,20 @@ func (n *node) startJob(ctx context.Context, peer control.Peer, req control.JobR
 
 // identify says who the job acts for: what its token proves, or, where the
 // document asks for none, the local user that started it.
-func (n *node) identify(ctx context.Context, set *policy.Set, document *policy.Workload, peer control.Peer, token string) (policy.Principal, error) {
-	wanted := document.Spec.Identity
-	if wanted == nil {
-		return identity.Local(peer.UID)
+func (n *node) identify(ctx context.Context, set *policy.Set, document *policy.Workload, job workload.Job, pid int) (policy.Principal, string, error) {
+	if job.TokenFile != "" && !filepath.IsAbs(job.TokenFile) {
+		return policy.Principal{}, "", fmt.Errorf("the token file %q is no absolute path", job.TokenFile)
 	}
-	if token == "" {
-		return policy.Principal{}, fmt.Errorf("workload %q proves its identity with a token of %q; give one with --token-file",
-			document.Metadata.Name, wanted.Issuer)
+	if spec := document.Spec.Identity; spec != nil && spec.ClientCredentials != nil && job.TokenFile != "" {
+		return policy.Principal{}, "", fmt.Errorf("workload %q gets its token as service account %q of %q; leave --token-file out",
+			document.Metadata.Name, spec.ClientCredentials.ClientID, spec.Issuer)
 	}
-	verifier, err := n.identities.verifier(set, wanted.Issuer)
+	d, err := n.demandOf(set, document, job, []int{pid})
 	if err != nil {
-		return policy.Principal{}, err
+		return policy.Principal{}, "", err
 	}
-	return verifier.Verify(ctx, token, wanted.Audience)
+	principal, err := d.prove(ctx)
+	return principal, d.proof, err
 }
 
 // trust is a file that clients verify the node with.

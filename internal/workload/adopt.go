@@ -87,17 +87,23 @@ func (r *Registry) Restrict(job Job, profile uint32) error {
 	return saveJob(r.opts.Dir, now)
 }
 
-// Identify sets the principal of an adopted job, which may be known only later.
-func (r *Registry) Identify(job Job, principal policy.Principal) Job {
+// Identify sets the principal of a job, which may be known only later, or was proved
+// anew, and returns the job as it is then. An error says that the job was not kept with it:
+// it is in force all the same, until the next start. A job that has ended is [ErrGone].
+func (r *Registry) Identify(job Job, principal policy.Principal, proof string) (Job, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now, live := r.byCgroup[job.CgroupID]
-	if !live {
-		return job
+	if !live || now.ID != job.ID {
+		return job, fmt.Errorf("job %s: %w", job.ID, ErrGone)
 	}
-	now.Principal = principal
+	now.Principal, now.Proof = principal, proof
+	now.Proofs++
 	r.byID[now.ID], r.byCgroup[now.CgroupID] = now, now
-	return now
+	if now.adopted() {
+		return now, nil
+	}
+	return now, saveJob(r.opts.Dir, now)
 }
 
 func (j Job) adopted() bool { return j.Kind == KindSystemd || j.Kind == KindKubernetes }

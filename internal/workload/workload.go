@@ -38,10 +38,20 @@ type Job struct {
 	Name      string           `json:"name"`     // as given by who started it
 	Workload  string           `json:"workload"` // the Workload document that selected it
 	Principal policy.Principal `json:"principal"`
-	UID       uint32           `json:"uid"` // of the process that started it
-	Cgroup    string           `json:"cgroup"`
-	CgroupID  uint64           `json:"cgroupID"`
-	Started   time.Time        `json:"started"`
+	// Proof says by which documents the principal was proved, if it was. Whoever
+	// proves it knows what it means.
+	Proof string `json:"proof,omitempty"`
+	// Proofs counts how often the principal was set: another number is another principal,
+	// or the same one with other groups, claims or another end.
+	Proofs uint64 `json:"proofs,omitempty"`
+	// TokenFile is where a "run" job said that its token is, as its processes see it.
+	TokenFile string    `json:"tokenFile,omitempty"`
+	UID       uint32    `json:"uid"` // of the process that started it
+	GID       uint32    `json:"gid,omitempty"`
+	Groups    []uint32  `json:"groups,omitempty"` // its supplementary ones
+	Cgroup    string    `json:"cgroup"`
+	CgroupID  uint64    `json:"cgroupID"`
+	Started   time.Time `json:"started"`
 	// Kind is KindRun (also if empty), KindSystemd or KindKubernetes.
 	Kind string `json:"kind,omitempty"`
 	// Unit is the systemd unit of such a job, Pod the pod of one.
@@ -170,8 +180,11 @@ type Request struct {
 	Name      string
 	Workload  string
 	Principal policy.Principal
+	Proof     string
+	TokenFile string
 	Profile   uint32
-	UID       uint32
+	UID, GID  uint32
+	Groups    []uint32
 	// PID is the process that becomes the job's first one. Its children
 	// belong to the job from their first instruction on.
 	PID int
@@ -195,9 +208,13 @@ func (r *Registry) Start(req Request) (Job, error) {
 		Name:      req.Name,
 		Workload:  req.Workload,
 		Principal: req.Principal,
+		Proof:     req.Proof,
+		TokenFile: req.TokenFile,
 		Profile:   req.Profile,
 		Kind:      KindRun,
 		UID:       req.UID,
+		GID:       req.GID,
+		Groups:    req.Groups,
 		Started:   time.Now().UTC(),
 	}
 	job.Cgroup = filepath.Join(r.opts.Cgroups, job.ID)
