@@ -132,10 +132,95 @@ func describe(e event.Event) string {
 		return "revision " + brief(d.Revision, 80)
 	case *event.PolicyRejected:
 		return "kept " + brief(d.Kept, 80) + ": " + brief(strings.Join(d.Errors, "; "), 300)
+	case *event.ApprovalRequested:
+		return describeRequest(d)
+	case *event.ApprovalDecided:
+		votes := make([]string, len(d.Votes))
+		for i, v := range d.Votes {
+			votes[i] = describeVote(v)
+		}
+		return brief(d.Request, 40) + "  " + brief(d.Outcome, 20) + ": " + strings.Join(votes, "; ")
+	case *event.ApprovalExpired:
+		text := brief(d.Request, 40) + "  " + brief(d.Outcome, 20)
+		if d.Message != "" {
+			text += ": " + brief(d.Message, 200)
+		}
+		return text
+	case *event.ApprovalRejected:
+		text := brief(d.Request, 40) + "  an answer did not count (" + brief(d.Reason, 40) + "): " + brief(d.Message, 200)
+		if d.By != nil {
+			text += "; said to be of " + person(*d.By)
+		}
+		return text
+	case *event.LockApplied:
+		return describeLock(d)
+	case *event.LockEnded:
+		text := brief(d.Lock, 40) + "  " + brief(d.Reason, 40)
+		if d.By != nil {
+			text += " by " + person(*d.By)
+		}
+		return text
 	case *event.NodeStarted:
 		return fmt.Sprintf("%s, kernel %s, recording key %s", brief(d.Version, 40), brief(d.Kernel, 60), brief(d.RecordingKey, 60))
 	case *event.NodeDegraded:
 		return brief(d.Component, 40) + ": " + brief(d.Message, 300)
 	}
 	return brief(string(e.Data), 160)
+}
+
+// person is who somebody is.
+func person(p event.Principal) string { return brief(p.Subject, 40) + "@" + brief(p.Issuer, 40) }
+
+// describeRequest says who wants what, by which rule that is asked, and of whom.
+func describeRequest(d *event.ApprovalRequested) string {
+	what := "a session"
+	if d.Text != "" {
+		what = brief(d.Text, 100)
+	}
+	text := fmt.Sprintf("%s  %s (%s) wants %s at %s, asked by %s/%s", brief(d.Request, 40), person(d.Principal), brief(d.Workload.Name, 40),
+		what, brief(d.Target, 40), brief(d.Policy, 63), brief(d.Rule, 63))
+	if d.Why != "" {
+		text += " (" + brief(d.Why, 100) + ")"
+	}
+	var whom []string
+	for _, group := range d.Groups {
+		whom = append(whom, "group "+group)
+	}
+	if whom = append(whom, d.Subjects...); len(whom) > 0 {
+		text += ", of " + brief(strings.Join(whom, ", "), 100)
+	}
+	if d.Count > 1 {
+		text += fmt.Sprintf(", %d must say yes", d.Count)
+	}
+	return text + ", until " + d.Expires.Local().Format(time.TimeOnly)
+}
+
+// describeVote says who answered what.
+func describeVote(v event.ApprovalVote) string {
+	text := brief(v.Verdict, 20) + " by " + person(v.By)
+	if v.Via != "" {
+		text += " (" + brief(v.Via, 20) + ")"
+	}
+	if v.Standing > 0 {
+		text += ", for " + v.Standing.String()
+	}
+	if v.Reason != "" {
+		text += ": " + brief(v.Reason, 100)
+	}
+	return text
+}
+
+// describeLock says who or what is locked, by whom, and what that ended here.
+func describeLock(d *event.LockApplied) string {
+	var what []string
+	for _, part := range [][2]string{{"principal ", d.Principal}, {"workload ", d.Workload}, {"target ", d.Target}, {"session ", d.Session}} {
+		if part[1] != "" {
+			what = append(what, part[0]+brief(part[1], 80))
+		}
+	}
+	text := brief(d.Lock, 40) + "  " + strings.Join(what, ", ") + " locked by " + person(d.By) + " until " + d.Expires.Local().Format(time.DateTime)
+	if d.Reason != "" {
+		text += " (" + brief(d.Reason, 100) + ")"
+	}
+	return text + fmt.Sprintf("; ended %s, revoked %s", plural(uint64(max(d.Cut, 0)), "session"), plural(uint64(max(d.Revoked, 0)), "credential"))
 }

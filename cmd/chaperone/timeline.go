@@ -142,11 +142,23 @@ func (s *step) outcome() string {
 	switch {
 	case c.Policy != "":
 		parts[0] += " (" + printable(c.Policy) + "/" + printable(c.Rule) + ")"
-	case c.Decision != "allow":
+	case c.Decision == "deny":
 		parts[0] += " (no rule allows it)"
 	}
 	if c.Message != "" {
 		parts[0] += ": " + printable(c.Message)
+	}
+	if len(c.Approvals) > 0 {
+		asked := "asked "
+		if c.Decision == "pending" {
+			asked = "waits for "
+		}
+		parts = append(parts, asked+brief(strings.Join(c.Approvals, " "), 200))
+	}
+	for _, sh := range c.Shadows {
+		if sh.Action != c.Decision { // what would have been the same is no news
+			parts = append(parts, "shadow policy "+shadow(sh))
+		}
 	}
 	if c.SQLState != "" && c.Decision == "allow" {
 		parts = append(parts, "error "+printable(c.SQLState)+": "+printable(c.Error))
@@ -174,6 +186,15 @@ func (s *step) outcome() string {
 		parts = append(parts, c.Duration.Round(time.Microsecond).String())
 	}
 	return strings.Join(parts, ", ")
+}
+
+// shadow says what a policy that is not enforced would have done.
+func shadow(s event.Shadow) string {
+	text := printable(s.Policy)
+	if s.Rule != "" {
+		text += "/" + printable(s.Rule)
+	}
+	return text + " would " + printable(s.Action)
 }
 
 func plural(n uint64, what string) string {

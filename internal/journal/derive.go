@@ -25,16 +25,18 @@ func (p *publisher) digest(s *stream, f frame, at, next wal.LSN, now time.Time) 
 	}
 	switch f.Kind {
 	case recording.KindSessionStarted:
-		p.emit(s, event.TypeSessionStarted, s.Session+"/started", f.Time, f.Payload, at, now)
+		s.Revision = s.revisionIn(f.Payload)
+		p.emit(s, event.TypeSessionStarted, s.Session+"/started", s.Revision, f.Time, f.Payload, at, now)
 	case recording.KindCommand:
 		s.Commands++
 		body := f.Payload
 		if f.Flags&flagLong != 0 {
 			body = shorten(body, f.Flags&flagDone != 0)
 		}
+		s.Revision = s.revisionIn(body)
 		if f.Flags&flagDone != 0 {
 			s.Denied++
-			p.emit(s, event.TypeCommand, commandID(s.Session, f.Seq), f.Time, body, at, now)
+			p.emit(s, event.TypeCommand, commandID(s.Session, f.Seq), s.Revision, f.Time, body, at, now)
 			break
 		}
 		s.begin(f.Seq, body)
@@ -46,10 +48,12 @@ func (p *publisher) digest(s *stream, f frame, at, next wal.LSN, now time.Time) 
 			break
 		}
 		p.event = body
+		revision := s.revisionIn(s.open[f.Seq])
 		s.over(f.Seq)
-		p.emit(s, event.TypeCommand, commandID(s.Session, f.Seq), f.Time, body, at, now)
+		p.emit(s, event.TypeCommand, commandID(s.Session, f.Seq), revision, f.Time, body, at, now)
 	case recording.KindMaskApplied:
-		p.emit(s, event.TypeMaskApplied, s.Session+"/mask/"+strconv.FormatUint(s.Frames, 10), f.Time, f.Payload, at, now)
+		// The command's, where it is still under way, else the last one.
+		p.emit(s, event.TypeMaskApplied, s.Session+"/mask/"+strconv.FormatUint(s.Frames, 10), s.revisionIn(s.open[f.Seq]), f.Time, f.Payload, at, now)
 	case recording.KindSessionEnded:
 		s.ended = new(event.SessionEnded)
 		if err := json.Unmarshal(f.Payload, s.ended); err != nil {
@@ -70,7 +74,7 @@ func shorten(body []byte, done bool) []byte {
 		return body
 	}
 	cutText(&c, event.MaxText)
-	cutNames(&c.Parsed)
+	cutNames(&c)
 	if done {
 		return c.AppendJSON(nil)
 	}
@@ -78,12 +82,12 @@ func shorten(body []byte, done bool) []byte {
 }
 
 // emit makes an event's message of a payload, which it copies.
-func (p *publisher) emit(s *stream, t event.Type, id string, at int64, payload []byte, pos wal.LSN, now time.Time) {
-	o := event.Origin{Cluster: p.j.opts.Cluster, Node: p.j.opts.Node, Target: s.Target, Subject: s.Subject}
+func (p *publisher) emit(s *stream, t event.Type, id, revision string, at int64, payload []byte, pos wal.LSN, now time.Time) {
+	o := event.Origin{Cluster: p.j.opts.Cluster, Node: p.j.opts.Node, Target: s.Target, Subject: s.Subject, Revision: revision}
 	if o.Subject == "" {
 		o.Subject = s.Session
 	}
 	e := event.Envelope(id, o, time.Unix(0, at), t, payload)
-	body := e.AppendJSON(make([]byte, 0, len(payload)+384))
+	body := e.AppendJSON(make([]byte, 0, len(payload)+432))
 	p.ready = append(p.ready, message{subject: event.Subject(o, t), id: id, body: body, at: pos, since: now})
 }

@@ -392,7 +392,7 @@ func (p *publisher) seal(s *stream) error {
 		if err != nil {
 			return fmt.Errorf("session %s: %w", s.Session, err)
 		}
-		p.emit(s, event.TypeSessionEnded, s.Session+"/ended", p.endTime(b), body, s.at, s.since)
+		p.emit(s, event.TypeSessionEnded, s.Session+"/ended", s.Revision, p.endTime(b), body, s.at, s.since)
 	}
 	last := &p.ready[len(p.ready)-1]
 	last.stream, last.state = s, s.snapshot()

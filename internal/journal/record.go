@@ -136,6 +136,7 @@ type chainState struct {
 	Frames   uint64                     `json:"frames"`
 	UpTo     uint64                     `json:"upTo"` // records before are in a block
 	Started  int64                      `json:"started"`
+	Revision string                     `json:"revision,omitempty"` // of the policies that decided last
 	Commands uint64                     `json:"commands"`
 	Denied   uint64                     `json:"denied"`
 	Rows     uint64                     `json:"rows"`

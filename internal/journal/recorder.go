@@ -73,7 +73,7 @@ func (r *Recorder) Command(c *event.Command) error {
 		return fmt.Errorf("session %s: %w", r.id, ErrNotOpen)
 	}
 	f := frame{Type: recFrame, Kind: recording.KindCommand, Seq: c.Seq}
-	if len(c.Text) > event.MaxText || len(c.Message) > maxWords || len(c.Error) > maxWords || manyNames(&c.Parsed) {
+	if len(c.Text) > event.MaxText || len(c.Message) > maxWords || len(c.Error) > maxWords || manyNames(c) {
 		f.Flags |= flagLong
 		short := *c
 		c = &short
@@ -176,8 +176,11 @@ const (
 )
 
 // manyNames says whether an event lists less than all.
-func manyNames(p *event.Parsed) bool {
-	for _, list := range [...][]string{p.Kinds, p.Tables, p.Functions} {
+func manyNames(c *event.Command) bool {
+	if len(c.Shadows) > maxNames {
+		return true
+	}
+	for _, list := range [...][]string{c.Parsed.Kinds, c.Parsed.Tables, c.Parsed.Functions, c.Approvals} {
 		if len(list) > maxNames {
 			return true
 		}
@@ -191,8 +194,9 @@ func manyNames(p *event.Parsed) bool {
 }
 
 // cutNames shortens the lists, in place.
-func cutNames(p *event.Parsed) {
-	for _, list := range [...]*[]string{&p.Kinds, &p.Tables, &p.Functions} {
+func cutNames(c *event.Command) {
+	c.Shadows = c.Shadows[:min(len(c.Shadows), maxNames)]
+	for _, list := range [...]*[]string{&c.Parsed.Kinds, &c.Parsed.Tables, &c.Parsed.Functions, &c.Approvals} {
 		*list = (*list)[:min(len(*list), maxNames)]
 		for i, s := range *list {
 			(*list)[i] = cut(s, maxName)

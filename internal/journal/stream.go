@@ -65,6 +65,16 @@ func (s *stream) add(kind recording.Kind, direction recording.Direction, at int6
 	return nil
 }
 
+// revisionIn is the policy revision that a payload names, or, where it names none, the last
+// one that was. That is nearly always the same, and then costs no copy.
+func (s *stream) revisionIn(payload []byte) string {
+	revision := event.RevisionOf(payload)
+	if len(revision) == 0 || string(revision) == s.Revision {
+		return s.Revision
+	}
+	return string(revision)
+}
+
 // begin keeps the request of a command that is under way.
 func (s *stream) begin(seq uint64, request []byte) {
 	var buf []byte

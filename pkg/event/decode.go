@@ -94,6 +94,18 @@ func zero(t Type) Data {
 		return new(PolicyLoaded)
 	case TypePolicyRejected:
 		return new(PolicyRejected)
+	case TypeApprovalRequested:
+		return new(ApprovalRequested)
+	case TypeApprovalDecided:
+		return new(ApprovalDecided)
+	case TypeApprovalExpired:
+		return new(ApprovalExpired)
+	case TypeApprovalRejected:
+		return new(ApprovalRejected)
+	case TypeLockApplied:
+		return new(LockApplied)
+	case TypeLockEnded:
+		return new(LockEnded)
 	case TypeNodeStarted:
 		return new(NodeStarted)
 	case TypeNodeDegraded:
@@ -107,6 +119,7 @@ func Types() []Type {
 	return []Type{
 		TypeSessionStarted, TypeSessionEnded, TypeSessionRefused, TypeCommand,
 		TypeCredentialIssued, TypeCredentialRevoked, TypeMaskApplied, TypeBypass,
-		TypePolicyLoaded, TypePolicyRejected, TypeNodeStarted, TypeNodeDegraded,
+		TypePolicyLoaded, TypePolicyRejected, TypeApprovalRequested, TypeApprovalDecided, TypeApprovalExpired,
+		TypeApprovalRejected, TypeLockApplied, TypeLockEnded, TypeNodeStarted, TypeNodeDegraded,
 	}
 }

@@ -37,6 +37,12 @@ const (
 	TypeBypass            Type = "enforcement.bypass" // a packet or socket tried to go around the proxy
 	TypePolicyLoaded      Type = "policy.loaded"      // a set of documents is in force
 	TypePolicyRejected    Type = "policy.rejected"    // a set was refused, the last good one stays
+	TypeApprovalRequested Type = "approval.requested" // people are asked
+	TypeApprovalDecided   Type = "approval.decided"   // they have decided
+	TypeApprovalExpired   Type = "approval.expired"   // the request ended without them
+	TypeApprovalRejected  Type = "approval.rejected"  // an answer that did not count
+	TypeLockApplied       Type = "lock.applied"       // a node has put a lock in force
+	TypeLockEnded         Type = "lock.ended"         // and ended it
 	TypeNodeStarted       Type = "node.started"       // a daemon enforces
 	TypeNodeDegraded      Type = "node.degraded"      // it can't do all of its work
 )
@@ -51,24 +57,28 @@ type Data interface {
 
 // Event is one CloudEvents envelope. The zero value is not valid; use [New].
 type Event struct {
-	SpecVersion     string          `json:"specversion"`
-	ID              string          `json:"id"`
-	Source          string          `json:"source"`
-	Type            string          `json:"type"`
-	Subject         string          `json:"subject,omitempty"`
-	Time            time.Time       `json:"time"`
-	DataContentType string          `json:"datacontenttype"`
-	Data            json.RawMessage `json:"data"`
+	SpecVersion     string    `json:"specversion"`
+	ID              string    `json:"id"`
+	Source          string    `json:"source"`
+	Type            string    `json:"type"`
+	Subject         string    `json:"subject,omitempty"`
+	Time            time.Time `json:"time"`
+	DataContentType string    `json:"datacontenttype"`
+	// PolicyRevision is that of the documents which were in force, where they
+	// are known: an extension attribute, so its name is in lower case.
+	PolicyRevision string          `json:"policyrevision,omitempty"`
+	Data           json.RawMessage `json:"data"`
 }
 
 // Origin says where an event comes from. Cluster and Node are required;
 // Target is empty for what concerns no target; Subject is the session or job
-// that the event is about.
+// that the event is about; Revision is that of the documents in force.
 type Origin struct {
-	Cluster string
-	Node    string
-	Target  string
-	Subject string
+	Cluster  string
+	Node     string
+	Target   string
+	Subject  string
+	Revision string
 }
 
 // New wraps data into an envelope with a fresh time-ordered id (UUIDv7).
@@ -106,6 +116,7 @@ func Envelope(id string, o Origin, at time.Time, t Type, body json.RawMessage) E
 		Subject:         o.Subject,
 		Time:            at.UTC(),
 		DataContentType: "application/json",
+		PolicyRevision:  o.Revision,
 		Data:            body,
 	}
 }

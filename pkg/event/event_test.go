@@ -22,25 +22,40 @@ var at = time.Date(2026, 3, 1, 12, 30, 0, 123456789, time.UTC)
 func samples() []event.Data {
 	principal := event.Principal{Subject: "planner-7", Issuer: "corp-idp", Groups: []string{"planners"}}
 	workload := event.Workload{Name: "nightly", Job: "j-1", Kind: "run"}
+	person := event.Principal{Subject: "ann", Issuer: "corp-idp", Groups: []string{"dba"}}
 	process := event.Process{PID: 4711, UID: 1000, GID: 1000, Comm: "psql", Executable: "/usr/bin/psql"}
 	return []event.Data{
 		&event.SessionStarted{
 			Session: "s-1", Principal: principal, Workload: workload,
 			Target:  event.Target{Name: "orders-db", Protocol: "postgres", Host: "orders.db.prod", Address: "10.20.0.5:5432", Database: "orders"},
-			Process: process, Credential: "chaperone_j1", RequestedUser: "app", Application: "psql", PolicyRevision: "r1", Record: "durable",
+			Process: process, Credential: "chaperone_j1", RequestedUser: "app", Application: "psql", PolicyRevision: "4f6d2b1c9a7e0358", Record: "durable",
 		},
 		&event.SessionEnded{Session: "s-1", Reason: event.ReasonClientClosed, Commands: 2, Denied: 1, Rows: 3, BytesIn: 90, BytesOut: 400,
 			Duration: 1500 * time.Millisecond, RootHash: strings.Repeat("ab", 32), Recording: 1},
 		&event.SessionRefused{Reason: event.ReasonNoTarget, Message: "no target covers 10.0.0.9:5432", Workload: &workload, Process: &process, Destination: "10.0.0.9:5432"},
 		&event.Command{Session: "s-1", Seq: 1, Text: "SELECT name FROM customers WHERE id < 3", Digest: strings.Repeat("0c", 32),
 			Parsed:   event.Parsed{Kinds: []string{"SELECT"}, ReadOnly: true, Tables: []string{"customers"}},
-			Decision: "allow", Policy: "orders", Rule: "read", Rows: 2, Bytes: 64, Tag: "SELECT 2", Duration: 1200 * time.Microsecond},
+			Decision: "allow", Policy: "orders", Rule: "read", Approvals: []string{"a-bcdefghijklmnopq"},
+			Shadows: []event.Shadow{{Policy: "stricter", Rule: "ask", Action: "approve"}, {Policy: "strictest", Action: "deny"}}, PolicyRevision: "4f6d2b1c9a7e0358",
+			Rows: 2, Bytes: 64, Tag: "SELECT 2", Duration: 1200 * time.Microsecond},
 		&event.CredentialIssued{Grant: "g-1", Issuer: "postgresRole", Name: "chaperone_j1", Target: "orders-db", Job: "j-1", Expires: at.Add(15 * time.Minute)},
 		&event.CredentialRevoked{Grant: "g-1", Issuer: "postgresRole", Name: "chaperone_j1", Target: "orders-db", Job: "j-1", Why: "job_ended", Verified: true},
 		&event.MaskApplied{Session: "s-1", Seq: 1, Columns: []event.MaskColumn{{Column: "card", Rule: "people: public.customers.card_number", Count: 2}}},
 		&event.Bypass{Process: process, Job: "j-1", SocketType: "udp", Destination: "10.20.0.5:5432", Hook: "cgroup_skb/egress", Count: 1},
 		&event.PolicyLoaded{Revision: "r1", Documents: map[string]int{"Policy": 1, "Target": 1}},
 		&event.PolicyRejected{Kept: "r1", Errors: []string{"policy.yaml:3: unknown field \"whn\""}},
+		&event.ApprovalRequested{Request: "a-bcdefghijklmnopq", About: "command", Session: "s-1", Principal: principal, Workload: workload, Target: "orders-db",
+			Text: "DELETE FROM orders WHERE id = $1", Parameters: []string{"7"}, Parsed: event.Parsed{Kinds: []string{"DELETE"}, Tables: []string{"orders"}},
+			Digest: strings.Repeat("0c", 32), Policy: "orders", Rule: "deletes", Why: "deletions are looked at", Groups: []string{"dba"}, Subjects: []string{"eve@corp-idp"},
+			Count: 2, Mode: "hold", Expires: at.Add(10 * time.Minute)},
+		&event.ApprovalDecided{Request: "a-bcdefghijklmnopq", Session: "s-1", Outcome: "approved", Digest: strings.Repeat("0c", 32), Votes: []event.ApprovalVote{{
+			By: person, Via: "page", Verdict: "approve", Reason: "ticket 12", Standing: 30 * time.Minute, At: at, Until: at.Add(10 * time.Minute),
+			Key: "00112233aabbccdd", Signature: []byte("signature")}}},
+		&event.ApprovalExpired{Request: "a-bcdefghijklmnopq", Session: "s-1", Outcome: "cancelled", Message: "the session has ended"},
+		&event.ApprovalRejected{Request: "a-bcdefghijklmnopq", By: &person, Reason: "self", Message: "planner-7@corp-idp can't answer what is asked for them"},
+		&event.LockApplied{Lock: "l-bcdefghijklmnopq", Principal: "planner-7@corp-idp", Workload: "nightly", Target: "orders-db", Session: "s-1", Reason: "incident 3",
+			By: person, Expires: at.Add(time.Hour), Cut: 2, Revoked: 1},
+		&event.LockEnded{Lock: "l-bcdefghijklmnopq", Reason: "released", By: &person},
 		&event.NodeStarted{Version: "v0.1.0", Kernel: "6.18.0", RecordingKey: "MCowBQYDK2VwAyEA"},
 		&event.NodeDegraded{Component: "journal", Message: "80 % full"},
 	}
@@ -54,7 +69,7 @@ func TestGolden(t *testing.T) {
 		kind := data.EventType()
 		seen[kind] = true
 		t.Run(string(kind), func(t *testing.T) {
-			e, err := event.NewWithID("id-1", event.Origin{Cluster: "c1", Node: "n1", Target: "orders-db", Subject: "s-1"}, at, data)
+			e, err := event.NewWithID("id-1", event.Origin{Cluster: "c1", Node: "n1", Target: "orders-db", Subject: "s-1", Revision: "4f6d2b1c9a7e0358"}, at, data)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -101,7 +116,8 @@ func TestCommandJSONIsWhatTheEncoderSays(t *testing.T) {
 		c := event.Command{Session: text, Seq: 1 << 60, Text: text, Cut: true, Digest: text,
 			Parsed:   event.Parsed{Kinds: []string{text, "x"}, DDL: true, Tables: []string{text}, Functions: []string{text}},
 			Decision: text, Policy: text, Rule: text, Message: text, Rows: 1, Bytes: 2, Tag: text, SQLState: text, Error: text,
-			Duration: -5, Unfinished: true, Skipped: true, Parameters: []string{text, "x"}}
+			Duration: -5, Unfinished: true, Skipped: true, Parameters: []string{text, "x"},
+			Approvals: []string{text, "x"}, Shadows: []event.Shadow{{Policy: text, Rule: text, Action: text}, {Policy: "p", Action: "deny"}}, PolicyRevision: text}
 		for _, c := range []event.Command{c, {Text: text}} {
 			fast := c.AppendJSON(nil)
 			slow, err := json.Marshal(c)
@@ -284,10 +300,42 @@ func FuzzDecode(f *testing.F) {
 }
 
 func BenchmarkCommandJSON(b *testing.B) {
-	c := samples()[3].(*event.Command)
+	c := *samples()[3].(*event.Command)
+	c.Approvals, c.Shadows = nil, nil // as nearly all are
 	var buf []byte
 	b.ReportAllocs()
 	for b.Loop() {
 		buf = c.AppendJSON(buf[:0])
+	}
+}
+
+// The publisher finds the revision without reading the payload.
+func TestRevisionOf(t *testing.T) {
+	const revision = "4f6d2b1c9a7e0358"
+	decoy := `x","policyRevision":"decoy"} \",\"policyRevision\":\"decoy`
+	c := event.Command{Text: decoy, Message: decoy, Error: decoy, Parameters: []string{decoy}, PolicyRevision: revision}
+	none := c
+	none.PolicyRevision = ""
+	started, err := json.Marshal(event.SessionStarted{Application: decoy, PolicyRevision: revision, Record: decoy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		payload []byte
+		want    string
+	}{
+		"request":         {c.AppendRequestJSON(nil), revision},
+		"whole command":   {c.AppendJSON(nil), revision},
+		"outcome":         {c.AppendOutcomeJSON(nil), ""},
+		"session started": {started, revision},
+		"none":            {none.AppendJSON(nil), ""},
+		"of before":       {[]byte(`{"session":"s-1","seq":1,"message":"no"}`), ""},
+		"cut":             {[]byte(`{"session":"s-1","policyRevision":"4f6d`), ""},
+		"escaped":         {[]byte(`{"session":"s-1","policyRevision":"4f\"6d"}`), ""},
+		"empty":           {nil, ""},
+	} {
+		if got := string(event.RevisionOf(test.payload)); got != test.want {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
 	}
 }

@@ -36,7 +36,35 @@ func (c *Command) AppendRequestJSON(b []byte) []byte {
 	b = appendNonEmpty(b, `,"policy":`, c.Policy)
 	b = appendNonEmpty(b, `,"rule":`, c.Rule)
 	b = appendNonEmpty(b, `,"message":`, c.Message)
+	if len(c.Approvals) > 0 {
+		b = appendStrings(append(b, `,"approvals":`...), c.Approvals)
+	}
+	if len(c.Shadows) > 0 {
+		b = appendShadows(append(b, `,"shadows":`...), c.Shadows)
+	}
+	// Last, where RevisionOf finds it at once.
+	b = appendString(append(b, revisionMember[:len(revisionMember)-1]...), c.PolicyRevision)
 	return append(b, '}')
+}
+
+const revisionMember = `,"policyRevision":"`
+
+// RevisionOf is the policy revision in a payload of session.started or command,
+// or in what AppendRequestJSON made, or nil if it says none. It aliases the
+// payload, of which little is read: it is for the way of each command.
+func RevisionOf(payload []byte) []byte {
+	// A quote inside a JSON string is escaped, so the member's name can be
+	// nowhere but at its place.
+	at := bytes.LastIndex(payload, []byte(revisionMember))
+	if at < 0 {
+		return nil
+	}
+	value := payload[at+len(revisionMember):]
+	end := bytes.IndexByte(value, '"')
+	if end <= 0 || bytes.IndexByte(value[:end], '\\') >= 0 {
+		return nil // no revision holds what has to be escaped
+	}
+	return value[:end]
 }
 
 // AppendOutcomeJSON appends an object that holds only the session, the number
@@ -108,6 +136,7 @@ func (e *Event) AppendJSON(b []byte) []byte {
 	b = append(b, `,"time":"`...)
 	b = e.Time.AppendFormat(b, time.RFC3339Nano)
 	b = appendString(append(b, `","datacontenttype":`...), e.DataContentType)
+	b = appendNonEmpty(b, `,"policyrevision":`, e.PolicyRevision)
 	b = appendData(append(b, `,"data":`...), e.Data)
 	return append(b, '}')
 }
@@ -158,6 +187,21 @@ func appendStrings(b []byte, list []string) []byte {
 			b = append(b, ',')
 		}
 		b = appendString(b, s)
+	}
+	return append(b, ']')
+}
+
+func appendShadows(b []byte, list []Shadow) []byte {
+	for i, s := range list {
+		if i == 0 {
+			b = append(b, '[')
+		} else {
+			b = append(b, ',')
+		}
+		b = appendString(append(b, `{"policy":`...), s.Policy)
+		b = appendNonEmpty(b, `,"rule":`, s.Rule)
+		b = appendString(append(b, `,"action":`...), s.Action)
+		b = append(b, '}')
 	}
 	return append(b, ']')
 }

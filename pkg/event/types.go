@@ -103,6 +103,8 @@ const (
 	ReasonMaskUntraceable = "untraceable" // a column's source can't be told, so it can't be masked
 	ReasonFlood           = "flood"       // refusals that were counted, and have no event of their own
 	ReasonInternal        = "internal"
+	ReasonApproval        = "approval" // people are to approve it, did not, or can't be asked
+	ReasonLocked          = "locked"   // a lock is in force
 )
 
 // Command is published once per statement, exec or request, when it is over
@@ -114,21 +116,34 @@ type Command struct {
 	Cut     bool   `json:"cut,omitempty"` // Text was cut
 	// Parameters are the values of its parameters, secrets covered: at most 32,
 	// each cut at 256 bytes, in hex where the client sent no text.
-	Parameters []string      `json:"parameters,omitempty"`
-	Digest     string        `json:"digest"` // hex SHA-256 of the full text as sent
-	Parsed     Parsed        `json:"parsed"`
-	Decision   string        `json:"decision"`         // "allow" or "deny"
-	Policy     string        `json:"policy,omitempty"` // document that decided
-	Rule       string        `json:"rule,omitempty"`   // its rule
-	Message    string        `json:"message,omitempty"`
-	Rows       uint64        `json:"rows"`
-	Bytes      uint64        `json:"bytes"`         // result bytes sent to the client
-	Tag        string        `json:"tag,omitempty"` // command tags, ";"-separated for a multi-statement string
-	SQLState   string        `json:"sqlstate,omitempty"`
-	Error      string        `json:"error,omitempty"`
-	Duration   time.Duration `json:"durationNs"`
-	Unfinished bool          `json:"unfinished,omitempty"` // the session ended before the command did
-	Skipped    bool          `json:"skipped,omitempty"`    // the server never ran it: an earlier one of its batch failed
+	Parameters []string `json:"parameters,omitempty"`
+	Digest     string   `json:"digest"` // hex SHA-256 of the full text as sent
+	Parsed     Parsed   `json:"parsed"`
+	Decision   string   `json:"decision"`         // "allow", "deny", or "pending": it waits for people, and is to be sent again
+	Policy     string   `json:"policy,omitempty"` // document that decided
+	Rule       string   `json:"rule,omitempty"`   // its rule
+	Message    string   `json:"message,omitempty"`
+	// Approvals are the ids of the requests that people answered, or are to answer.
+	Approvals []string `json:"approvals,omitempty"`
+	// Shadows are what policies that are not enforced would have done.
+	Shadows []Shadow `json:"shadows,omitempty"`
+	// PolicyRevision is that of the documents that decided.
+	PolicyRevision string        `json:"policyRevision"`
+	Rows           uint64        `json:"rows"`
+	Bytes          uint64        `json:"bytes"`         // result bytes sent to the client
+	Tag            string        `json:"tag,omitempty"` // command tags, ";"-separated for a multi-statement string
+	SQLState       string        `json:"sqlstate,omitempty"`
+	Error          string        `json:"error,omitempty"`
+	Duration       time.Duration `json:"durationNs"`
+	Unfinished     bool          `json:"unfinished,omitempty"` // the session ended before the command did
+	Skipped        bool          `json:"skipped,omitempty"`    // the server never ran it: an earlier one of its batch failed
+}
+
+// Shadow is what a policy with "enforce: shadow" would have decided.
+type Shadow struct {
+	Policy string `json:"policy"`
+	Rule   string `json:"rule,omitempty"` // empty: nothing in it matched
+	Action string `json:"action"`         // "allow", "approve" or "deny"
 }
 
 // MaxText is the longest command text, in bytes, that an event carries. The
@@ -218,6 +233,89 @@ type NodeDegraded struct {
 	Message   string `json:"message"`
 }
 
+// ApprovalRequested is published when people are asked.
+type ApprovalRequested struct {
+	Request    string    `json:"request"` // its id
+	About      string    `json:"about"`   // "session" or "command"
+	Session    string    `json:"session,omitempty"`
+	Principal  Principal `json:"principal"`
+	Workload   Workload  `json:"workload"`
+	Target     string    `json:"target"`
+	Text       string    `json:"text,omitempty"` // secrets covered; cut at MaxText bytes
+	Parameters []string  `json:"parameters,omitempty"`
+	Parsed     Parsed    `json:"parsed"`
+	Digest     string    `json:"digest"` // what an answer is bound to
+	Policy     string    `json:"policy"`
+	Rule       string    `json:"rule"`
+	Why        string    `json:"why,omitempty"`
+	Groups     []string  `json:"groups,omitempty"`   // who may answer
+	Subjects   []string  `json:"subjects,omitempty"` // who may answer
+	Count      int       `json:"count"`              // how many must say yes
+	Mode       string    `json:"mode"`               // "hold" or "retry"
+	Expires    time.Time `json:"expires"`
+}
+
+// ApprovalVote is one person's answer, as the authority signed it and the node verified it.
+type ApprovalVote struct {
+	By        Principal     `json:"by"`
+	Via       string        `json:"via"` // "terminal", "page" or "chat"
+	Verdict   string        `json:"verdict"`
+	Reason    string        `json:"reason,omitempty"`
+	Standing  time.Duration `json:"standingNs,omitempty"` // it stands for more of the kind
+	At        time.Time     `json:"at"`
+	Until     time.Time     `json:"until"`
+	Key       string        `json:"signer"` // id of the key that signed
+	Signature []byte        `json:"signature"`
+}
+
+// ApprovalDecided is published when people have decided.
+type ApprovalDecided struct {
+	Request string         `json:"request"`
+	Session string         `json:"session,omitempty"`
+	Outcome string         `json:"outcome"` // "approved" or "denied"
+	Digest  string         `json:"digest"`
+	Votes   []ApprovalVote `json:"votes"`
+}
+
+// ApprovalExpired is published when a request has ended without people's decision.
+type ApprovalExpired struct {
+	Request string `json:"request"`
+	Session string `json:"session,omitempty"`
+	Outcome string `json:"outcome"` // "expired" or "cancelled"
+	Message string `json:"message,omitempty"`
+}
+
+// ApprovalRejected is published when an answer did not count.
+type ApprovalRejected struct {
+	Request string `json:"request"`
+	// By is who is said to have answered; where the signature is wrong that proves nothing.
+	By      *Principal `json:"by,omitempty"`
+	Reason  string     `json:"reason"` // "signature", "digest", "late", "replayed", "self", "not_asked", "standing"
+	Message string     `json:"message"`
+}
+
+// LockApplied is published by each node that has put a lock in force.
+type LockApplied struct {
+	Lock      string    `json:"lock"`
+	Principal string    `json:"principal,omitempty"`
+	Workload  string    `json:"workload,omitempty"`
+	Target    string    `json:"target,omitempty"`
+	Session   string    `json:"session,omitempty"`
+	Reason    string    `json:"reason,omitempty"`
+	By        Principal `json:"by"`
+	Expires   time.Time `json:"expires"`
+	// Cut is how many live sessions it ended, Revoked how many credentials.
+	Cut     int `json:"cut"`
+	Revoked int `json:"revoked"`
+}
+
+// LockEnded is published by each node when a lock is not in force any more.
+type LockEnded struct {
+	Lock   string     `json:"lock"`
+	Reason string     `json:"reason"` // "expired" or "released"
+	By     *Principal `json:"by,omitempty"`
+}
+
 // EventType implementations.
 
 func (SessionStarted) EventType() Type    { return TypeSessionStarted }
@@ -232,3 +330,9 @@ func (PolicyLoaded) EventType() Type      { return TypePolicyLoaded }
 func (PolicyRejected) EventType() Type    { return TypePolicyRejected }
 func (NodeStarted) EventType() Type       { return TypeNodeStarted }
 func (NodeDegraded) EventType() Type      { return TypeNodeDegraded }
+func (ApprovalRequested) EventType() Type { return TypeApprovalRequested }
+func (ApprovalDecided) EventType() Type   { return TypeApprovalDecided }
+func (ApprovalExpired) EventType() Type   { return TypeApprovalExpired }
+func (ApprovalRejected) EventType() Type  { return TypeApprovalRejected }
+func (LockApplied) EventType() Type       { return TypeLockApplied }
+func (LockEnded) EventType() Type         { return TypeLockEnded }

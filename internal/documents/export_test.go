@@ -1,0 +1,4 @@
+package documents
+
+// Decode reads a bucket's value.
+var Decode = open
