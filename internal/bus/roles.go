@@ -33,11 +33,14 @@ func permissions(r Role, cluster, node string) *server.Permissions {
 	none := &server.SubjectPermission{Deny: []string{">"}}
 	switch r {
 	case RoleNode:
+		self := event.Token(cluster) + "." + event.Token(node)
+		allow := []string{"chaperone.event." + self + ".>", event.RecordingSubject(cluster, ">"),
+			"$KV." + BucketApprovals + ".request." + self + ".*"}
+		for bucket, key := range map[string]string{BucketApprovals: "votes." + self + ".*", BucketLocks: ">", BucketDocuments: keyOfDocuments} {
+			allow = append(allow, following(bucket, key)...)
+		}
 		return &server.Permissions{
-			Publish: &server.SubjectPermission{Allow: []string{
-				"chaperone.event." + event.Token(cluster) + "." + event.Token(node) + ".>",
-				event.RecordingSubject(cluster, ">"),
-			}},
+			Publish:   &server.SubjectPermission{Allow: allow},
 			Subscribe: &server.SubjectPermission{Allow: own},
 		}
 	case RoleSink:
@@ -47,6 +50,12 @@ func permissions(r Role, cluster, node string) *server.Permissions {
 				"$JS.API.STREAM.INFO."+s, "$JS.API.CONSUMER.CREATE."+s+".>", "$JS.API.CONSUMER.INFO."+s+".*",
 				"$JS.API.CONSUMER.DELETE."+s+".*", "$JS.API.CONSUMER.MSG.NEXT."+s+".*", "$JS.ACK."+s+".>")
 		}
+		for _, bucket := range []string{BucketApprovals, BucketLocks, BucketDocuments} {
+			allow = append(allow, following(bucket, ">")...)
+			allow = append(allow, "$JS.API.DIRECT.GET.KV_"+bucket+".$KV."+bucket+".>")
+		}
+		allow = append(allow, "$KV."+BucketApprovals+".votes.>", "$KV."+BucketLocks+".*", "$KV."+BucketDocuments+"."+keyOfDocuments,
+			"chaperone.event.*."+sinkNode+".>")
 		return &server.Permissions{
 			Publish:   &server.SubjectPermission{Allow: allow},
 			Subscribe: &server.SubjectPermission{Allow: own},
@@ -63,6 +72,23 @@ func permissions(r Role, cluster, node string) *server.Permissions {
 		}
 	}
 	return &server.Permissions{Publish: none, Subscribe: none}
+}
+
+// sinkNode stands for the node in the subjects of events that a sink itself
+// publishes.
+const sinkNode = "sink"
+
+// following is what it takes to bind to a bucket and to follow what is below
+// the key, and no more: the server compares the filter in the subject with the
+// consumer's.
+func following(bucket, key string) []string {
+	stream := "KV_" + bucket
+	return []string{
+		"$JS.API.STREAM.INFO." + stream,
+		"$JS.API.CONSUMER.CREATE." + stream + ".*.$KV." + bucket + "." + key,
+		"$JS.API.CONSUMER.DELETE." + stream + ".*",
+		"$JS.FC." + stream + ".>",
+	}
 }
 
 // SeedFile is where [Embedded] keeps the NKEY seed of a role, below its state

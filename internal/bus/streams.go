@@ -36,13 +36,14 @@ type Limits struct {
 // rate: about 150 bytes for each message in the window.
 const dedupe = 2 * time.Minute
 
-// Setup makes the streams or brings them up to date.
+// Setup makes the streams and the buckets, or brings them up to date.
 func Setup(ctx context.Context, js jetstream.JetStream, l Limits) error {
 	return setup(ctx, js, l, jetstream.DefaultPersistMode)
 }
 
 // setup is [Setup] with the choice of when a message is acknowledged: behind
-// the write to its file, or before. That is settled when a stream is made.
+// the write to its file, or before. That is settled when a stream is made, and
+// is not for buckets: nobody sends again what they hold.
 func setup(ctx context.Context, js jetstream.JetStream, l Limits, mode jetstream.PersistModeType) error {
 	if l.EventBytes == 0 {
 		l.EventBytes = 2 << 30
@@ -56,7 +57,7 @@ func setup(ctx context.Context, js jetstream.JetStream, l Limits, mode jetstream
 	if l.Replicas == 0 {
 		l.Replicas = 1
 	}
-	for _, cfg := range []jetstream.StreamConfig{{
+	streams := []jetstream.StreamConfig{{
 		Name: StreamEvents, Subjects: []string{eventSubjects},
 		Description: "Chaperone events, CloudEvents 1.0",
 		Storage:     jetstream.FileStorage, Replicas: l.Replicas,
@@ -69,8 +70,11 @@ func setup(ctx context.Context, js jetstream.JetStream, l Limits, mode jetstream
 		Storage:     jetstream.FileStorage, Replicas: l.Replicas,
 		Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew,
 		MaxBytes: l.RecordingBytes, Duplicates: dedupe, DenyPurge: true,
-	}} {
-		cfg.PersistMode = mode
+	}}
+	for i := range streams {
+		streams[i].PersistMode = mode
+	}
+	for _, cfg := range append(streams, bucketConfigs(l.Replicas)...) {
 		if err := ensure(ctx, js, cfg); err != nil {
 			return fmt.Errorf("stream %s: %w", cfg.Name, err)
 		}
