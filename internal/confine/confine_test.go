@@ -213,6 +213,8 @@ func TestFilter(t *testing.T) {
 		{"a packet socket", arch, unix.SYS_SOCKET, unix.AF_PACKET, unix.SECCOMP_RET_ERRNO | int(unix.EAFNOSUPPORT)},
 		{"a family that is none", arch, unix.SYS_SOCKET, 0xffffffff, unix.SECCOMP_RET_ERRNO | int(unix.EAFNOSUPPORT)},
 		{"io_uring", arch, unix.SYS_IO_URING_SETUP, 0, unix.SECCOMP_RET_ERRNO | int(unix.EPERM)},
+		{"keyctl", arch, unix.SYS_KEYCTL, 0, unix.SECCOMP_RET_ERRNO | int(unix.EPERM)},
+		{"request_key", arch, unix.SYS_REQUEST_KEY, 0, unix.SECCOMP_RET_ERRNO | int(unix.EPERM)},
 		{"i386's socketcall", unix.AUDIT_ARCH_I386, 102, 0, unix.SECCOMP_RET_ERRNO | int(unix.ENOSYS)},
 		{"i386's read", unix.AUDIT_ARCH_I386, 3, 0, unix.SECCOMP_RET_ERRNO | int(unix.ENOSYS)},
 		{"x32's socket", arch, x32 | unix.SYS_SOCKET, unix.AF_PACKET, unix.SECCOMP_RET_ERRNO | int(unix.ENOSYS)},

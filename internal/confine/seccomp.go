@@ -27,6 +27,13 @@ func families() []uint32 {
 	return []uint32{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
 }
 
+// refused are system calls that no planner needs. io_uring makes sockets by itself. A
+// user's keyring may hold the login of a person who approves ("chaperone login"), and is
+// open to every process of that user.
+func refused() []uint32 {
+	return []uint32{unix.SYS_IO_URING_SETUP, unix.SYS_KEYCTL, unix.SYS_ADD_KEY, unix.SYS_REQUEST_KEY}
+}
+
 // architecture is what seccomp calls the machine's own system calls.
 func architecture() (uint32, error) {
 	switch runtime.GOARCH {
@@ -39,8 +46,7 @@ func architecture() (uint32, error) {
 }
 
 // filter is the program that each system call of the planner is decided by. System calls
-// of another architecture have other numbers, and io_uring makes sockets by itself, so
-// both are refused.
+// of another architecture have other numbers, and are refused.
 func filter(arch uint32) []bpf.Instruction {
 	refuse := func(errno uint32) bpf.Instruction { return bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | errno} }
 	allow := bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW}
@@ -51,12 +57,15 @@ func filter(arch uint32) []bpf.Instruction {
 		bpf.LoadAbsolute{Off: offsetNumber, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpLessThan, Val: x32, SkipTrue: 1},
 		refuse(uint32(unix.ENOSYS)),
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_IO_URING_SETUP, SkipTrue: 1},
-		refuse(uint32(unix.EPERM)),
+	}
+	for _, number := range refused() {
+		program = append(program, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: number, SkipTrue: 1}, refuse(uint32(unix.EPERM)))
+	}
+	program = append(program,
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SYS_SOCKET, SkipTrue: 1},
 		allow,
 		bpf.LoadAbsolute{Off: offsetArgument, Size: 4},
-	}
+	)
 	for _, family := range families() {
 		program = append(program, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: family, SkipTrue: 1}, allow)
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"reflect"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -78,37 +77,6 @@ func (n *node) exempt(ctx context.Context) error {
 			return nil
 		case <-look.C:
 		}
-	}
-}
-
-// reloadDocuments reads the documents again when it is asked to. A set that
-// is refused changes nothing.
-func (n *node) reloadDocuments(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-n.opts.Reload:
-		}
-		set, err := policy.Load(n.opts.Config)
-		if err == nil && !reflect.DeepEqual(set.Node.Spec, n.spec) {
-			err = errors.New("the Node document was changed, which takes a restart")
-		}
-		if err == nil {
-			if err = n.enforce(ctx, set); err != nil {
-				err = errors.Join(err, n.enforce(ctx, n.documents.Load()))
-			}
-		}
-		if err != nil {
-			kept := n.documents.Load().Revision
-			n.log.Error().Err(err).Str("kept", kept).Msg("documents refused; the last good ones stay in force")
-			n.publish("", "", event.PolicyRejected{Kept: kept, Errors: policy.Messages(err)})
-			continue
-		}
-		n.documents.Store(set)
-		n.discovery.lookAgain()
-		n.log.Info().Str("revision", set.Revision).Msg("documents in force")
-		n.publish("", "", event.PolicyLoaded{Revision: set.Revision, Documents: set.Counts()})
 	}
 }
 

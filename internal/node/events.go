@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"chaperone.dev/chaperone/internal/bus"
+	"chaperone.dev/chaperone/internal/desk"
 	"chaperone.dev/chaperone/internal/journal"
 	"chaperone.dev/chaperone/internal/sink"
 	"chaperone.dev/chaperone/pkg/event"
@@ -32,6 +33,7 @@ type events struct {
 	server  *bus.Server // nil: NATS is elsewhere
 	conns   []*nats.Conn
 	sink    *sink.Sink          // nil: the sink is elsewhere
+	desk    *desk.Desk          // likewise
 	js      jetstream.JetStream // to publish with
 	url     string
 	auditor string
@@ -127,8 +129,19 @@ func (e *events) connectEmbedded(ctx context.Context) (jetstream.JetStream, erro
 	if err != nil {
 		return nil, err
 	}
+	set := n.documents.Load()
+	e.desk, err = desk.Open(desk.Options{
+		Buckets: bus.BucketsOf(streams[bus.RoleSink]), Signer: n.signer, Sink: set.Sink, Providers: set.IdentityProviders,
+		Audit: func(o event.Origin, data event.Data) { n.publish(o.Target, o.Subject, data) }, Log: n.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	people := sink.Mount{Patterns: desk.LocalPatterns(), Handler: e.desk.LocalHandler(n.mayAsk)}
 	e.work.Go(func() error { return e.sink.Run(e.ctx) })
-	e.work.Go(func() error { return e.sink.Serve(e.ctx, filepath.Join(n.spec.RunDir, SinkSocket)) })
+	e.work.Go(func() error { return e.sink.Serve(e.ctx, filepath.Join(n.spec.RunDir, SinkSocket), people) })
+	e.work.Go(func() error { return e.desk.Run(e.ctx) })
+	e.work.Go(func() error { return e.desk.ServeTCP(e.ctx, nil) })
 	return streams[bus.RoleNode], nil
 }
 
@@ -161,6 +174,9 @@ func (e *events) close(drain bool) error {
 		}
 		e.stop()
 		errs = append(errs, e.work.Wait())
+	}
+	if e.desk != nil {
+		e.desk.Close()
 	}
 	if e.sink != nil {
 		errs = append(errs, e.sink.Close())

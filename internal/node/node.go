@@ -17,10 +17,14 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
+	"chaperone.dev/chaperone/internal/authority"
+	"chaperone.dev/chaperone/internal/bus"
 	"chaperone.dev/chaperone/internal/certs"
+	"chaperone.dev/chaperone/internal/clock"
 	"chaperone.dev/chaperone/internal/control"
 	"chaperone.dev/chaperone/internal/credential"
 	"chaperone.dev/chaperone/internal/credential/postgresrole"
+	"chaperone.dev/chaperone/internal/documents"
 	"chaperone.dev/chaperone/internal/intercept"
 	"chaperone.dev/chaperone/internal/journal"
 	"chaperone.dev/chaperone/internal/netns"
@@ -87,6 +91,11 @@ type node struct {
 	spec   policy.NodeSpec
 
 	documents   atomic.Pointer[policy.Set]
+	source      *documents.Source
+	clock       *clock.Clock
+	authorities authority.Keys    // whose word counts for approvals, locks and documents
+	signer      *authority.Signer // of the sink in this process; nil without one
+	people      atomic.Pointer[people]
 	authority   *certs.Authority
 	key         ed25519.PrivateKey
 	journal     *journal.Journal
@@ -122,11 +131,11 @@ func Run(ctx context.Context, opts Options) (err error) {
 	if opts.DrainTimeout == 0 {
 		opts.DrainTimeout = time.Hour
 	}
-	n := &node{opts: opts, log: opts.Log}
-	if err := n.readDocuments(); err != nil {
+	n := &node{opts: opts, log: opts.Log, clock: clock.New(clock.Options{})}
+	if err := n.openKeys(); err != nil {
 		return err
 	}
-	if err := n.openKeys(); err != nil {
+	if err := n.readDocuments(); err != nil {
 		return err
 	}
 	if opts.TakeOver {
@@ -153,6 +162,10 @@ func Run(ctx context.Context, opts Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.closeEvents(true)) }()
+	if err := n.openPeople(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.closePeople()) }()
 	if err := n.openCredentials(ctx); err != nil {
 		return err
 	}
@@ -206,6 +219,12 @@ func (n *node) serve(ctx context.Context) (_ *successor, err error) {
 			return nil, err
 		}
 	}
+	if n.people.Load().closed {
+		if err := n.openPeople(); err != nil {
+			return nil, err
+		}
+	}
+	n.source.Bind(bus.BucketsOf(n.events.js).Documents)
 	watchInterfaces, err := n.guardInterfaces()
 	if err != nil {
 		return nil, err
@@ -224,6 +243,8 @@ func (n *node) serve(ctx context.Context) (_ *successor, err error) {
 	if err != nil {
 		return nil, err
 	}
+	group.Go(func() error { return n.people.Load().broker.Run(running) })
+	group.Go(func() error { return n.people.Load().locks.Run(running) })
 	group.Go(func() error { return n.spaces.Run(running) })
 	group.Go(func() error { return n.exempt(running) })
 	group.Go(func() error { return n.targets.Run(running) })
@@ -231,7 +252,9 @@ func (n *node) serve(ctx context.Context) (_ *successor, err error) {
 	group.Go(func() error { return n.reportBypasses(running) })
 	group.Go(func() error { return n.reportUntold(running) })
 	group.Go(func() error { return n.keepPinned(running) })
+	group.Go(func() error { return n.source.Run(running) })
 	group.Go(func() error { return n.reloadDocuments(running) })
+	group.Go(func() error { return n.renew(running) })
 	group.Go(func() error {
 		return control.Serve(running, filepath.Join(n.spec.RunDir, control.SocketName), n)
 	})
@@ -271,10 +294,21 @@ func (n *node) serve(ctx context.Context) (_ *successor, err error) {
 
 // readDocuments reads the documents for the first time. Without a good set
 // nothing starts.
-func (n *node) readDocuments() error {
-	set, err := policy.Load(n.opts.Config)
+func (n *node) readDocuments() (err error) {
+	var own authority.Keys
+	if n.signer != nil {
+		own = authority.Keys{n.signer.Public()}
+	}
+	n.source, err = documents.Open(documents.Options{
+		Dir: n.opts.Config, State: filepath.Join(n.opts.State, "documents"), Keys: own,
+		Changed: n.documentsChanged, Rejected: n.documentsRejected, Log: n.log,
+	})
 	if err != nil {
-		return fmt.Errorf("documents in %s:\n%w", n.opts.Config, err)
+		return err
+	}
+	set := n.source.Set()
+	if err := checkServed(set); err != nil {
+		return err
 	}
 	n.documents.Store(set)
 	n.spec = set.Node.Spec
@@ -284,6 +318,10 @@ func (n *node) readDocuments() error {
 			return fmt.Errorf("the node's name: %w", err)
 		}
 	}
+	if n.authorities, err = authority.ParseKeys(n.spec.Authority.Keys); err != nil {
+		return fmt.Errorf("the Node document's authority: %w", err)
+	}
+	n.authorities = append(n.authorities, own...)
 	return nil
 }
 
@@ -295,7 +333,12 @@ func (n *node) openKeys() (err error) {
 	if n.authority, err = certs.Open(keys); err != nil {
 		return err
 	}
-	n.key, err = certs.NodeKey(keys)
+	if n.key, err = certs.NodeKey(keys); err != nil {
+		return err
+	}
+	if n.opts.Embedded {
+		n.signer, err = authority.OpenSigner(filepath.Join(n.opts.State, "sink"))
+	}
 	return err
 }
 
@@ -371,6 +414,7 @@ func (n *node) openSessions() {
 		Cluster: n.origin.Cluster, Node: n.origin.Node,
 		Origins: n, Jobs: n, Identities: n, DNS: n.resolver.ServeTCP, Targets: n.targets, Policies: n.documents.Load,
 		Credentials: n.credentials, Certificates: n.authority, Journal: n.journal,
+		Approvals: n, Locks: n, Clock: n.clock,
 		Parser: pgsql.NewParser(pgsql.Options{}), Limits: n.spec.Limits, Log: n.log,
 	})
 }
@@ -380,6 +424,7 @@ func (n *node) jobEnded(ctx context.Context, job workload.Job, why string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	n.sessions.EndJob(ctx, job.ID, event.ReasonJobEnded)
+	n.people.Load().broker.EndJob(job.ID)
 	if err := n.credentials.EndJob(ctx, job.ID, why); err != nil {
 		n.log.Warn().Err(err).Str("job", job.ID).Msg("a credential is not revoked yet; it is tried again")
 	}
@@ -394,6 +439,7 @@ func (n *node) jobEnded(ctx context.Context, job workload.Job, why string) {
 func (n *node) publish(targetName, subject string, data event.Data) {
 	origin := n.origin
 	origin.Target, origin.Subject = targetName, subject
+	origin.Revision = n.documents.Load().Revision
 	if err := n.journal.Event(origin, data); err != nil {
 		n.log.Error().Err(err).Str("type", string(data.EventType())).Interface("event", data).Msg("an event can't be recorded")
 	}

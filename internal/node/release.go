@@ -67,6 +67,9 @@ func (n *node) handOver(ctx context.Context, s *successor) error {
 			n.log.Warn().Err(err).Msg("closing NATS and the sink")
 		}
 	}
+	if err := n.closePeople(); err != nil {
+		return err
+	}
 	if err := n.credentials.Suspend(releasing); err != nil {
 		return err
 	}
@@ -94,7 +97,12 @@ func (n *node) drain(ctx context.Context, s *successor) error {
 		Msg("another daemon has taken over; this one ends with its last session")
 	ctx, cancel := context.WithTimeout(ctx, n.opts.DrainTimeout)
 	defer cancel()
+	following, stop := context.WithCancel(ctx)
+	locks := make(chan error, 1)
+	go func() { locks <- n.people.Load().locks.Drain(following) }()
 	err := n.spaces.Drain(ctx)
+	stop()
+	err = errors.Join(err, <-locks)
 	n.log.Info().Msg("the last session has ended")
 	return err
 }

@@ -33,8 +33,9 @@ type gate struct {
 	catalog    *sessionCatalog
 
 	// Of the goroutine that reads the client.
-	read map[*pgsql.Query]*plan
-	seq  uint64
+	read  map[*pgsql.Query]*plan
+	seq   uint64
+	given approvals // while the session lives
 
 	schema schemaWatch
 
@@ -45,13 +46,18 @@ type gate struct {
 
 func (g *gate) rules() *mask.Rules { return g.masks.Load() }
 
-// refresh puts documents in force that were reloaded: they hold for sessions
-// that are open, too.
+// refresh puts documents in force that were reloaded, and an identity that was
+// renewed: they hold for sessions that are open, too.
 func (g *gate) refresh() error {
 	c := g.connection
 	set := c.server.opts.Policies()
-	if set == c.set {
+	job, live := c.server.opts.Jobs.ByCgroup(c.origin.Workload)
+	renewed := live && job.Proofs != c.job.Proofs
+	if set == c.set && !renewed {
 		return nil
+	}
+	if renewed {
+		c.job = job
 	}
 	c.set, c.bound = set, c.bind(set)
 	rules, err := c.server.rulesFor(c)
@@ -179,36 +185,6 @@ func changesNames(statement *pgsql.Statement) bool {
 	})
 }
 
-// Begin decides one execution, and has it on record before it returns.
-func (g *gate) Begin(ctx context.Context, p postgres.Prepared, params postgres.Params) (postgres.Command, error) {
-	prepared := p.(*prepared)
-	plan, err := g.plan(ctx, prepared)
-	if err != nil {
-		return nil, err
-	}
-	if err := g.unsettled(prepared, plan); err != nil {
-		return nil, err
-	}
-	decision := g.decide(prepared, plan)
-	record := g.command(prepared.text, prepared.query)
-	record.Parsed = plan.facts
-	record.Parameters = parameters(params, g.rules().Text)
-	record.Decision, record.Policy, record.Rule = string(decision.Action), decision.Policy, decision.Rule
-	if decision.Action != policy.Allow {
-		return nil, g.recordRefusal(record, &postgres.Refusal{
-			Reason: event.ReasonDenied, SQLState: "42501", Message: decision.Message, Detail: decidedBy(decision),
-		})
-	}
-	if err := g.recorder.Command(record); err != nil {
-		return nil, unrecordable(err)
-	}
-	g.schema.begin(prepared.query, plan.facts.DDL)
-	return &command{
-		gate: g, plan: plan, text: prepared.text, record: record, started: time.Now(),
-		maxRows: g.connection.bound.Session().MaxRows,
-	}, nil
-}
-
 // decide asks policy for each statement of the string: the string runs only
 // if all of them may.
 func (g *gate) decide(p *prepared, known *plan) policy.Decision {
@@ -216,15 +192,17 @@ func (g *gate) decide(p *prepared, known *plan) policy.Decision {
 	if known.decided != nil && known.under == c.set {
 		return *known.decided
 	}
-	now := time.Now()
-	facts := policy.SessionFacts{Age: now.Sub(g.started), Rows: int64(g.rows.Load()), Commands: int64(g.seq)}
-	decision := policy.Decision{Action: policy.Allow, Lasting: true}
 	lasting := true
+	decision := policy.Decision{Action: policy.Allow}
 	for _, statement := range p.query.Statements {
 		asked := statement.Facts(p.text)
-		decision = c.bound.Statement(now, facts, &asked)
-		lasting = lasting && decision.Lasting
-		if decision.Action != policy.Allow {
+		next := c.server.atAllTimes(func(now time.Time) policy.Decision {
+			facts := policy.SessionFacts{Age: now.Sub(g.started), Rows: int64(g.rows.Load()), Commands: int64(g.seq)}
+			return c.bound.Statement(now, facts, &asked)
+		})
+		lasting = lasting && next.Lasting
+		decision = both(decision, next)
+		if decision.Action == policy.Deny {
 			break
 		}
 	}
@@ -234,12 +212,50 @@ func (g *gate) decide(p *prepared, known *plan) policy.Decision {
 	return decision
 }
 
+// both is the decision of two statements that run together or not at all: it is
+// approved of when each is.
+func both(a, b policy.Decision) policy.Decision {
+	switch {
+	case b.Action == policy.Deny:
+		b.Shadows = append(a.Shadows, b.Shadows...)
+		return b
+	case a.Action == policy.Approve:
+		for _, n := range b.Approvals {
+			if len(missing([]policy.Needed{n}, granted(a.Approvals))) > 0 {
+				a.Approvals = append(slices.Clip(a.Approvals), n)
+			}
+		}
+	default:
+		shadows := append(a.Shadows, b.Shadows...)
+		a = b
+		a.Shadows = shadows
+		return a
+	}
+	a.Shadows = append(slices.Clip(a.Shadows), b.Shadows...)
+	return a
+}
+
+// granted marks the needed approvals.
+func granted(needed []policy.Needed) approvals {
+	marked := approvals{}
+	for _, n := range needed {
+		marked[keyOf(n)] = "marked"
+	}
+	return marked
+}
+
+// number makes the record that of the session's next command.
+func (g *gate) number(record *event.Command) {
+	g.seq++
+	record.Seq = g.seq
+}
+
 // command begins the record of a command.
 func (g *gate) command(text string, query *pgsql.Query) *event.Command {
-	g.seq++
 	digest := sha256.Sum256([]byte(text))
 	record := &event.Command{
-		Session: g.id, Seq: g.seq, Text: covered(text, query, g.rules().Text), Digest: hex.EncodeToString(digest[:]),
+		Session: g.id, Text: covered(text, query, g.rules().Text), Digest: hex.EncodeToString(digest[:]),
+		PolicyRevision: g.connection.set.Revision,
 	}
 	if len(record.Text) > event.MaxText {
 		record.Text, record.Cut = cut(record.Text, event.MaxText), true
@@ -275,6 +291,7 @@ func (g *gate) refuse(text string, query *pgsql.Query, refusal *postgres.Refusal
 // what the client is told.
 func (g *gate) recordRefusal(record *event.Command, refusal *postgres.Refusal) error {
 	g.denied.Add(1)
+	g.number(record)
 	record.Message, record.SQLState = refusal.Message, refusal.SQLState
 	if err := g.recorder.Command(record); err != nil {
 		return unrecordable(err)

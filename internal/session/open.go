@@ -2,7 +2,10 @@ package session
 
 import (
 	"context"
+	"fmt"
 	"time"
+
+	"github.com/google/uuid"
 
 	"chaperone.dev/chaperone/internal/pgsql"
 	"chaperone.dev/chaperone/internal/protocol/postgres"
@@ -29,10 +32,15 @@ func (c *connection) open(ctx context.Context) (*gate, *postgres.Refusal) {
 			Cluster: s.opts.Cluster, Node: s.opts.Node, Target: c.match.Target.Metadata.Name, Subject: id,
 		},
 		started: time.Now(),
+		given:   c.given,
 		read:    map[*pgsql.Query]*plan{},
 		catalog: s.catalogs.session(c),
 	}
 	g.masks.Store(rules)
+	c.session.Store(&id)
+	if refusal := c.locked(); refusal != nil {
+		return nil, refusal
+	}
 	record := c.bound.Session().Record
 	g.recorder = s.opts.Journal.Session(id, g.origin, record == policy.RecordStrict)
 	err = g.recorder.Started(event.SessionStarted{
@@ -69,4 +77,12 @@ func (g *gate) close(result postgres.Result) {
 		log.Error().Err(err).Str("session", g.id).Msg("the session's end can't be recorded; the next start closes it as truncated")
 	}
 	log.Info().Str("session", g.id).Str("reason", result.Reason).Uint64("commands", g.seq).Msg("session ended")
+}
+
+func newSessionID() (string, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return "", fmt.Errorf("session id: %w", err)
+	}
+	return id.String(), nil
 }

@@ -1,11 +1,78 @@
 package session
 
 import (
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
+	"chaperone.dev/chaperone/internal/protocol/postgres"
 	"chaperone.dev/chaperone/pkg/event"
+	"chaperone.dev/chaperone/pkg/policy"
 )
+
+// refuse tells the client, and the world, why it is given no upstream.
+func (s *Server) refuse(c *connection, refusal *postgres.Refusal) {
+	if err := c.client.Refuse(refusal); err != nil {
+		s.opts.Log.Debug().Err(err).Msg("telling a client that it is refused")
+	}
+	s.refused(c, refusal)
+}
+
+// refused tells the world.
+func (s *Server) refused(c *connection, refusal *postgres.Refusal) {
+	tell, untold := s.told.spend(c.job.ID, time.Now())
+	if !tell {
+		return
+	}
+	data := event.SessionRefused{Reason: refusal.Reason, Message: refusal.Message, Untold: untold}
+	origin := event.Origin{Cluster: s.opts.Cluster, Node: s.opts.Node}
+	if c.origin.Destination.IsValid() {
+		data.Destination = c.origin.Destination.String()
+		process := event.Process(c.origin.Process)
+		data.Process = &process
+	} else {
+		data.Peer = c.net.RemoteAddr().String()
+	}
+	if c.job.ID != "" {
+		principal, work := c.principal(), c.workload()
+		data.Principal, data.Workload, origin.Subject = &principal, &work, c.job.ID
+	}
+	if c.match.Target != nil {
+		data.Target = c.match.Target.Metadata.Name
+		origin.Target = data.Target
+	}
+	s.opts.Log.Info().Str("reason", refusal.Reason).Str("job", c.job.ID).Str("destination", data.Destination).
+		AnErr("cause", refusal.Err).Msg("connection refused: " + refusal.Message)
+	if err := s.opts.Journal.Event(origin, data); err != nil {
+		s.opts.Log.Error().Err(err).Msg("recording a refused connection")
+	}
+}
+
+// asRefusal makes every error one that a client can be told: what is not
+// meant for it stays in the node's log.
+func asRefusal(err error) *postgres.Refusal {
+	var refusal *postgres.Refusal
+	if errors.As(err, &refusal) {
+		return refusal
+	}
+	return &postgres.Refusal{
+		Reason: event.ReasonInternal, SQLState: "XX000", Err: err,
+		Message: "the node could not serve this connection", Hint: "The node's log says why.",
+	}
+}
+
+// decidedBy names the rule for the client: who reads the error can tell an
+// administrator which one it was.
+func decidedBy(d policy.Decision) string {
+	switch {
+	case d.Policy == "":
+		return ""
+	case d.Rule == "":
+		return fmt.Sprintf("Decided by policy %q.", d.Policy)
+	}
+	return fmt.Sprintf("Decided by policy %q, rule %q.", d.Policy, d.Rule)
+}
 
 // refusalsPerSecond is how many refused connections of one job, or of all that are no
 // job's together, are told singly. The others are counted: a planner that is refused and

@@ -5,21 +5,27 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"chaperone.dev/chaperone/internal/approval"
 	"chaperone.dev/chaperone/internal/certs"
+	"chaperone.dev/chaperone/internal/clock"
 	"chaperone.dev/chaperone/internal/credential"
 	"chaperone.dev/chaperone/internal/intercept"
 	"chaperone.dev/chaperone/internal/journal"
+	"chaperone.dev/chaperone/internal/lock"
 	"chaperone.dev/chaperone/internal/mask"
 	"chaperone.dev/chaperone/internal/pgsql"
 	"chaperone.dev/chaperone/internal/protocol/postgres"
@@ -45,6 +51,19 @@ type Identifier interface {
 	Identify(ctx context.Context, job workload.Job) (workload.Job, error)
 }
 
+// Approvals asks people; [approval.Broker] does.
+type Approvals interface {
+	// Hold waits for the answer; waiting is called once people are asked.
+	Hold(ctx context.Context, q approval.Question, waiting func(approval.Request)) (approval.Answer, error)
+	// Retry doesn't wait: what is not approved yet is to be asked for again.
+	Retry(ctx context.Context, q approval.Question) (approval.Answer, error)
+}
+
+// Locks are those in force; [lock.Keeper] keeps them.
+type Locks interface {
+	Match(lock.Facts) (lock.Lock, bool)
+}
+
 // What the kernel is told of a captured port, and tells of a connection to it.
 const (
 	ProtocolPostgres = 1
@@ -64,6 +83,9 @@ type Options struct {
 	Credentials  *credential.Manager
 	Certificates *certs.Authority
 	Journal      *journal.Journal
+	Approvals    Approvals
+	Locks        Locks
+	Clock        *clock.Clock
 	Parser       *pgsql.Parser
 	Limits       policy.LimitsSpec
 	Log          zerolog.Logger
@@ -85,13 +107,14 @@ type Server struct {
 	rules map[rulesKey]compiledRules
 }
 
-// rulesKey is what masking rules depend on, besides the documents. A job has
-// one principal.
+// rulesKey is what masking rules depend on, besides the documents and what the
+// job's principal is at the moment.
 type rulesKey struct{ job, target string }
 
 type compiledRules struct {
-	set   *policy.Set
-	rules *mask.Rules
+	set    *policy.Set
+	proofs uint64 // of the job
+	rules  *mask.Rules
 }
 
 // maxRefusals bounds the connections that are being told of a full node.
@@ -181,10 +204,12 @@ func (s *Server) EndJob(ctx context.Context, job, reason string) {
 	if ended(grace, ending) {
 		return
 	}
+	why := &postgres.Refusal{Reason: reason, SQLState: "57P01", Message: "the planner job of this session has ended"}
+	if reason == event.ReasonNoIdentity {
+		why = identityExpired()
+	}
 	for _, c := range ending {
-		c.end(&postgres.Refusal{
-			Reason: reason, SQLState: "57P01", Message: "the planner job of this session has ended",
-		})
+		c.end(why)
 	}
 	ended(ctx, ending)
 }
@@ -208,15 +233,46 @@ func (s *Server) rulesFor(c *connection) (*mask.Rules, error) {
 	key := rulesKey{c.job.ID, c.match.Target.Metadata.Name}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if known, ok := s.rules[key]; ok && known.set == c.set {
+	if known, ok := s.rules[key]; ok && known.set == c.set && known.proofs == c.job.Proofs {
 		return known.rules, nil
 	}
-	rules, err := mask.Compile(c.set.Masks, key.target, c.job.Principal)
+	keys, err := maskKeys(c.set, key.target, c.job.Principal)
 	if err != nil {
 		return nil, fmt.Errorf("masks of target %q: %w", key.target, err)
 	}
-	s.rules[key] = compiledRules{c.set, rules}
+	rules, err := keys.Compile(c.set.Masks, key.target, c.job.Principal)
+	if err != nil {
+		return nil, fmt.Errorf("masks of target %q: %w", key.target, err)
+	}
+	s.rules[key] = compiledRules{c.set, c.job.Proofs, rules}
 	return rules, nil
+}
+
+// maxMaskKey bounds a key's file, in bytes.
+const maxMaskKey = 4096
+
+// maskKeys reads the keys that the masks of a principal at a target name.
+func maskKeys(set *policy.Set, target string, principal policy.Principal) (mask.Keys, error) {
+	keys := mask.Keys{}
+	for _, name := range mask.KeyNames(set.Masks, target, principal) {
+		source, ok := set.Node.Spec.Keys[name]
+		if !ok {
+			return nil, fmt.Errorf("the Node document has no key %q", name)
+		}
+		file, err := os.Open(source.File)
+		if err != nil {
+			return nil, fmt.Errorf("key %q: %w", name, err)
+		}
+		key, err := io.ReadAll(io.LimitReader(file, maxMaskKey+1))
+		if err := errors.Join(err, file.Close()); err != nil {
+			return nil, fmt.Errorf("key %q: %w", name, err)
+		}
+		if len(key) > maxMaskKey {
+			return nil, fmt.Errorf("key %q: %s is longer than %d bytes", name, source.File, maxMaskKey)
+		}
+		keys[name] = bytes.TrimRight(key, "\r\n")
+	}
+	return keys, nil
 }
 
 // join counts a connection to its job, or refuses it for the job has its limit.
@@ -228,6 +284,11 @@ func (s *Server) join(c *connection, job string) *postgres.Refusal {
 			Reason: event.ReasonLimit, SQLState: "53300",
 			Message: fmt.Sprintf("this job has its limit of %d sessions", limit),
 		}
+	}
+	c.facts = lock.Facts{
+		Principal: c.job.Principal.Subject + "@" + c.job.Principal.Issuer,
+		Workload:  []string{c.job.Name, c.job.ID, c.job.Workload},
+		Target:    c.match.Target.Metadata.Name,
 	}
 	if s.byJob[job] == nil {
 		s.byJob[job] = map[*connection]struct{}{}
