@@ -63,6 +63,7 @@ func rootCommand() *cobra.Command {
 		probeCommand(),
 	)
 	addSinkCommands(root, runDir)
+	addDeskCommands(root, runDir)
 	return root
 }
 

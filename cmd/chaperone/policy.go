@@ -3,19 +3,20 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"chaperone.dev/chaperone/internal/pgsql"
+	"chaperone.dev/chaperone/docs/schema"
 	"chaperone.dev/chaperone/pkg/policy"
 )
 
 func policyCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "policy", Short: "Check, explain and test documents"}
-	cmd.AddCommand(policyCheckCommand(), policyExplainCommand(), policyTestCommand())
+	cmd := &cobra.Command{Use: "policy", Short: "Check, explain, test and replay documents"}
+	cmd.AddCommand(policyCheckCommand(), policyExplainCommand(), policyTestCommand(), policyReplayCommand(), policySchemaCommand())
 	return cmd
 }
 
@@ -29,121 +30,69 @@ func policyCheckCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "revision %s\n", set.Revision)
-			for kind, count := range set.Counts() {
-				fmt.Fprintf(cmd.OutOrStdout(), "%4d %s\n", count, kind)
-			}
-			return nil
+			return printCheck(cmd.OutOrStdout(), cmd.ErrOrStderr(), set)
 		},
 	}
 }
 
-func policyExplainCommand() *cobra.Command {
-	var as, statement, targetName string
-	var groups []string
-	cmd := &cobra.Command{
-		Use:   "explain DIR --as SUBJECT@ISSUER --target NAME --statement SQL",
-		Short: "Say which rule decides a statement, and why the others do not",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			set, err := policy.Load(args[0])
-			if err != nil {
-				return err
-			}
-			subject, issuer, ok := cutLast(as, "@")
-			if !ok {
-				return fmt.Errorf("--as %q is not SUBJECT@ISSUER", as)
-			}
-			target := set.Target(targetName)
-			if target == nil {
-				return fmt.Errorf("no Target document is named %q", targetName)
-			}
-			query, err := pgsql.NewParser(pgsql.Options{}).Parse(statement)
-			if err != nil {
-				return fmt.Errorf("the statement is refused, whatever the policy: %w", err)
-			}
-			bound := set.Bind(policy.Principal{Subject: subject, Issuer: issuer, Groups: groups}, policy.WorkloadFacts{},
-				policy.TargetFacts{Name: targetName, Protocol: target.Spec.Protocol, Labels: target.Metadata.Labels})
-			for _, s := range query.Statements {
-				facts := s.Facts(statement)
-				decision, results := bound.Explain(time.Now(), policy.SessionFacts{}, &facts)
-				explain(cmd.OutOrStdout(), facts, decision, results)
-			}
-			return nil
-		},
+func printCheck(out, warnings io.Writer, set *policy.Set) error {
+	fmt.Fprintf(out, "revision %s\n", set.Revision)
+	counts := set.Counts()
+	for _, kind := range slices.Sorted(maps.Keys(counts)) {
+		if _, err := fmt.Fprintf(out, "%4d %s\n", counts[kind], kind); err != nil {
+			return err
+		}
 	}
-	flags := cmd.Flags()
-	flags.StringVar(&as, "as", "", "principal, as subject@issuer (required)")
-	flags.StringSliceVar(&groups, "groups", nil, "groups of the principal")
-	flags.StringVar(&targetName, "target", "", "name of the Target document (required)")
-	flags.StringVar(&statement, "statement", "", "SQL (required)")
-	for _, name := range []string{"as", "target", "statement"} {
-		_ = cmd.MarkFlagRequired(name)
+	for _, warning := range unserved(set) {
+		fmt.Fprintln(warnings, "warning:", warning)
 	}
-	return cmd
+	return nil
 }
 
-func explain(w io.Writer, facts policy.Statement, decision policy.Decision, results []policy.RuleResult) {
-	fmt.Fprintf(w, "%s: %s %s\n", facts.Kind, decision.Action, decision.Message)
-	table := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	for _, r := range results {
-		fmt.Fprintf(table, "  %s/%s\t%s\t%s\n", r.Policy, r.Rule, r.Then, ruleOutcome(r))
+// servedProtocols are what this release's node speaks. Documents may name
+// others: they can be written, checked and tested before.
+func servedProtocols() []string { return []string{policy.ProtocolPostgres} }
+
+// unserved tells of the targets that a node doesn't let anybody through to,
+// whatever the policies say.
+func unserved(set *policy.Set) []string {
+	var warnings []string
+	for _, protocol := range set.Protocols() {
+		if slices.Contains(servedProtocols(), protocol) {
+			continue
+		}
+		var names []string
+		for _, t := range set.Targets {
+			if t.Spec.Protocol == protocol {
+				names = append(names, t.Metadata.Name)
+			}
+		}
+		warnings = append(warnings, fmt.Sprintf("this release's node does not serve %s yet: nobody gets through to Target %s", protocol, strings.Join(names, ", ")))
 	}
-	table.Flush()
+	return warnings
 }
 
-func ruleOutcome(r policy.RuleResult) string {
-	switch {
-	case !r.Applies:
-		return "does not apply: " + r.Why
-	case r.Err != nil:
-		return "denies, since it can't be evaluated: " + r.Err.Error()
-	case r.Decided:
-		return "decides"
-	case r.Matched:
-		return "matches"
-	}
-	return "does not match"
-}
-
-func policyTestCommand() *cobra.Command {
+func policySchemaCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "test DIR",
-		Short: "Decide the cases in a folder's *_test.yaml files",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			parser := pgsql.NewParser(pgsql.Options{})
-			results, err := policy.RunTests(args[0], func(sql string) ([]policy.Statement, error) {
-				query, err := parser.Parse(sql)
-				if err != nil {
-					return nil, err
-				}
-				var facts []policy.Statement
-				for _, s := range query.Statements {
-					facts = append(facts, s.Facts(sql))
-				}
-				return facts, nil
-			})
-			if err != nil {
-				return err
-			}
-			failed := 0
-			for _, r := range results {
-				if r.Passed {
-					fmt.Fprintf(cmd.OutOrStdout(), "ok    %s\n", r.Name)
-					continue
-				}
-				failed++
-				fmt.Fprintf(cmd.OutOrStdout(), "FAIL  %s (%s:%d): want %s %s, got %s by %s/%s: %s\n",
-					r.Name, r.File, r.Line, r.Want, r.WantRule, r.Got.Action, r.Got.Policy, r.Got.Rule, r.Got.Message)
-			}
-			if failed > 0 {
-				return fmt.Errorf("%d of %d cases failed", failed, len(results))
-			}
-			return nil
+		Use:   "schema",
+		Short: "Print the JSON Schema of the documents",
+		Long: `Print the JSON Schema of the documents, for editors. Save it, and name it in the
+first line of a file:
+
+  # yaml-language-server: $schema=/usr/share/chaperone/schema.json
+
+The schema knows each document by itself. What documents say of each other, and
+expressions, are checked by "chaperone policy check".`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := cmd.OutOrStdout().Write(schema.JSON)
+			return err
 		},
 	}
 }
+
+// newTable lines up columns that are separated by tabs.
+func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 4, 2, ' ', 0) }
 
 // cutLast cuts at the last separator: subjects may hold "@" themselves.
 func cutLast(s, separator string) (before, after string, found bool) {

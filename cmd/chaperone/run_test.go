@@ -15,28 +15,20 @@ func TestEnvironmentReplaces(t *testing.T) {
 	}
 }
 
-func TestReadToken(t *testing.T) {
-	write := func(text string) string {
-		path := filepath.Join(t.TempDir(), "token")
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
+func TestTokenPath(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	if err := os.WriteFile("token", []byte("a.b.c"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]string{"": "", "token": filepath.Join(dir, "token"), dir + "/token": dir + "/token"} {
+		if path, err := tokenPath(file); path != want || err != nil {
+			t.Errorf("%q: %q, %v; want %q", file, path, err, want)
 		}
-		return path
 	}
-	if token, err := readToken(""); token != "" || err != nil {
-		t.Errorf("no file: %q, %v", token, err)
-	}
-	if token, err := readToken(write(" a.b.c\n")); token != "a.b.c" || err != nil {
-		t.Errorf("token %q, %v", token, err)
-	}
-	for name, test := range map[string]struct{ path, want string }{
-		"missing": {"/no/such/file", "no such file"},
-		"empty":   {write("\n"), "empty"},
-		"long":    {write(strings.Repeat("x", maxToken+1)), "longer than"},
-	} {
-		token, err := readToken(test.path)
-		if err == nil || !strings.Contains(err.Error(), test.want) || token != "" {
-			t.Errorf("%s: %q, %v", name, token, err)
+	for file, want := range map[string]string{"/no/such/file": "no such file", "/dev/null": "no regular file", dir: "no regular file"} {
+		if path, err := tokenPath(file); err == nil || !strings.Contains(err.Error(), want) || path != "" {
+			t.Errorf("%q: %q, %v; want %q", file, path, err, want)
 		}
 	}
 }

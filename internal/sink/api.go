@@ -37,9 +37,16 @@ func (s *Sink) Handler() http.Handler {
 	return mux
 }
 
-// Serve serves the API on a unix socket, which its owner and group may use,
-// until ctx is done. A socket that nobody listens on is replaced.
-func (s *Sink) Serve(ctx context.Context, socket string) error {
+// Mount is a handler beside the sink's own. It may ask [PeerOf] who asks.
+type Mount struct {
+	Patterns []string // as in [http.ServeMux]
+	Handler  http.Handler
+}
+
+// Serve serves the API, and what is mounted beside it, on a unix socket, which
+// its owner and group may use, until ctx is done. A socket that nobody listens
+// on is replaced.
+func (s *Sink) Serve(ctx context.Context, socket string, mounts ...Mount) error {
 	if c, err := net.Dial("unix", socket); err == nil {
 		return errors.Join(fmt.Errorf("sink: another process listens on %s", socket), c.Close())
 	}
@@ -53,8 +60,16 @@ func (s *Sink) Serve(ctx context.Context, socket string) error {
 	if err := os.Chmod(socket, 0o660); err != nil {
 		return errors.Join(fmt.Errorf("sink: %w", err), l.Close())
 	}
+	mux := http.NewServeMux()
+	mux.Handle("/", s.Handler())
+	for _, m := range mounts {
+		for _, pattern := range m.Patterns {
+			mux.Handle(pattern, m.Handler)
+		}
+	}
 	srv := &http.Server{
-		Handler:           s.Handler(),
+		Handler:           mux,
+		ConnContext:       withPeer,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		IdleTimeout:       time.Minute,
@@ -225,9 +240,14 @@ func (s *Sink) getEvents(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	left := cons.CachedInfo().NumPending
 	if follow {
+		// Nothing more is read, for as long as it takes.
+		out := http.NewResponseController(w)
+		if err := out.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return err
+		}
 		// The answer begins before the first event: whoever asked knows
 		// that nothing is missed from here on.
-		if err := http.NewResponseController(w).Flush(); err != nil {
+		if err := out.Flush(); err != nil {
 			return err
 		}
 		return s.stream(r.Context(), w, cons, nil)
