@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -80,6 +81,13 @@ func (s *subject) discover(ctx context.Context, p *policy.IdentityProvider) (met
 		strings.TrimSuffix(p.Spec.Issuer, "/")+"/.well-known/openid-configuration", nil)
 	if err != nil {
 		return metadata{}, err
+	}
+	if file := p.Spec.BearerTokenFile; file != "" {
+		token, err := os.ReadFile(file)
+		if err != nil {
+			return metadata{}, fmt.Errorf("bearerTokenFile: %w", err)
+		}
+		request.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
 	}
 	sent := time.Now()
 	response, err := (&http.Client{Transport: transport}).Do(request)

@@ -66,7 +66,7 @@ func TestWhatIsReachedOverTheNetwork(t *testing.T) {
 		"issuer, no CA file":  {[]string{"audiences: [chaperone]\n  caFile: \"{{dir}}/ca.pem\"", "audiences: [chaperone]\n  caFile: \"{{dir}}/none.pem\""}, "issuer corp-idp", Fail, "none.pem", "the file that it names"},
 		"issuer, down":        {[]string{"{{idp}}", "https://127.0.0.1:9"}, "issuer corp-idp", Fail, "connection refused", "up"},
 		"issuer, other path":  {[]string{"{{idp}}", w.idp.URL + "/realm"}, "issuer corp-idp", Fail, "404", ""},
-		"issuer, other name":  {[]string{"{{idp}}", w.idp.URL + "/"}, "issuer corp-idp", Fail, "did not match", "issuer in"},
+		"issuer, other name":  {[]string{"{{idp}}", w.idp.URL + "/"}, "issuer corp-idp", Fail, "it says that it is issuer", "issuer in"},
 		"nats":                {nil, "nats", OK, "stream CHAPERONE_RECORDINGS takes from it", ""},
 		"nats, embedded":      {[]string{`  nats: {url: "{{nats}}", nkeyFile: "` + w.path("bus/nats/node.nk") + `"}` + "\n", ""}, "nats", Skip, "embedded", ""},
 		"nats, down":          {[]string{"{{nats}}", "nats://127.0.0.1:9"}, "nats", Fail, "no servers available", "servers run"},
