@@ -10,7 +10,7 @@ packages=
 for purpose in "$@"; do
 	case $purpose in
 	build) packages="$packages gcc libc6-dev ca-certificates" ;;
-	test) packages="$packages postgresql postgresql-contrib openssl openssh-client knot bind9-dnsutils iproute2 systemd etcd-server" ;;
+	test) packages="$packages postgresql postgresql-contrib openssl openssh-client knot bind9-dnsutils iproute2 systemd etcd-server chromium" ;;
 	lint) packages="$packages shellcheck clang-format-19" ;;
 	bench) packages="$packages pgbouncer haproxy" ;;
 	generate) packages="$packages clang-19 llvm-19 libbpf-dev" ;;

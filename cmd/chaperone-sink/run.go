@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,19 +15,31 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
+	"chaperone.dev/chaperone/internal/authority"
 	"chaperone.dev/chaperone/internal/bus"
+	"chaperone.dev/chaperone/internal/desk"
 	"chaperone.dev/chaperone/internal/sink"
+	"chaperone.dev/chaperone/pkg/policy"
 )
 
 type options struct {
 	nats, seed, creds, ca string
 	keys, dir, socket     string
+	config                string
 }
 
 // run serves until ctx is done.
 func run(ctx context.Context, o options) (err error) {
 	log := zerolog.New(os.Stderr).With().Timestamp().Logger()
 	keys, err := readKeys(o.keys)
+	if err != nil {
+		return err
+	}
+	settings, err := readSettings(o.config)
+	if err != nil {
+		return err
+	}
+	signer, err := authority.OpenSigner(o.dir)
 	if err != nil {
 		return err
 	}
@@ -47,11 +60,49 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	audit := newAuditor(conn, log)
+	d, err := desk.Open(desk.Options{Buckets: bus.BucketsOf(js), Signer: signer, Sink: settings.Sink, Providers: settings.IdentityProviders, Audit: audit.tell, Log: log})
+	if err != nil {
+		return err
+	}
+	defer d.Close()
 	work, ctx := errgroup.WithContext(ctx)
 	work.Go(func() error { return s.Run(ctx) })
-	work.Go(func() error { return s.Serve(ctx, o.socket) })
-	log.Info().Int("nodes", len(keys)).Str("socket", o.socket).Msg("the sink runs")
+	work.Go(func() error { return d.Run(ctx) })
+	work.Go(func() error { return audit.run(ctx) })
+	work.Go(func() error {
+		return s.Serve(ctx, o.socket, sink.Mount{Patterns: desk.LocalPatterns(), Handler: d.LocalHandler(uid)})
+	})
+	work.Go(func() error {
+		return d.ServeTCP(ctx, func(at net.Addr) { log.Info().Stringer("address", at).Msg("people can log in") })
+	})
+	log.Info().Int("nodes", len(keys)).Str("socket", o.socket).Str("authority", base64.StdEncoding.EncodeToString(signer.Public())).Msg("the sink runs")
 	return work.Wait()
+}
+
+// uid is the local user who asks.
+func uid(ctx context.Context) (uint32, error) {
+	peer, err := sink.PeerOf(ctx)
+	return peer.UID, err
+}
+
+// readSettings reads the folder of the Sink document, which holds nothing but
+// that and identity providers: what else is there would have no effect here.
+func readSettings(dir string) (*policy.Set, error) {
+	if dir == "" {
+		return &policy.Set{}, nil
+	}
+	set, err := policy.Load(dir)
+	if err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	switch {
+	case set.Sink == nil:
+		return nil, fmt.Errorf("config: %s holds no Sink document", dir)
+	case set.Node.Metadata.Name != "" || len(set.Targets)+len(set.Workloads)+len(set.Policies)+len(set.Masks) > 0:
+		return nil, fmt.Errorf("config: %s holds documents of a node; a sink reads Sink and IdentityProvider alone, so move them to where they have an effect", dir)
+	}
+	return set, nil
 }
 
 // readKeys reads a folder of <node>.pub files.

@@ -103,6 +103,10 @@ func (r *Rules) Plan(stmt *pgsql.Statement, cat *Catalog, searchPath []string) (
 	return plan, err
 }
 
+// Uncovered plans a statement as if no column were masked: detectors alone look at what
+// it returns. It is for what can't be traced, and people have approved nevertheless.
+func (r *Rules) Uncovered(stmt *pgsql.Statement) (*Plan, error) { return r.planDetectors(stmt) }
+
 func (r *Rules) planDetectors(stmt *pgsql.Statement) (*Plan, error) {
 	if r.detectors != 0 {
 		if err := readableCopy(stmt); err != nil {

@@ -56,10 +56,5 @@ func checkServed(set *policy.Set) error {
 				t.Metadata.Name, t.Spec.Protocol)
 		}
 	}
-	for _, m := range set.Masks {
-		if m.Spec.Untraceable == policy.UntraceableApprove {
-			return fmt.Errorf("mask %q: this release doesn't serve \"untraceable: approve\"; use deny", m.Metadata.Name)
-		}
-	}
 	return nil
 }

@@ -114,11 +114,14 @@ func (c *connection) decided(ctx context.Context, mode string, q approval.Questi
 			})
 		})
 	}
+	var why *postgres.Refusal
 	switch {
 	case err != nil:
 		return answer, unasked(ctx, err)
 	case answer.State == approval.StateApproved, answer.State == approval.StateUsed:
 		return answer, nil
+	case answer.State == approval.StateCancelled && errors.As(context.Cause(ctx), &why):
+		return answer, why // the client has cancelled it, or its session is ended
 	}
 	return answer, notApproved(q, answer)
 }
@@ -159,6 +162,8 @@ func notApproved(q approval.Question, a approval.Answer) *postgres.Refusal {
 		if a.Message != "" {
 			refusal.Message += ": " + a.Message
 		}
+	case approval.StateCancelled:
+		refusal.Message = fmt.Sprintf("approval %s is not asked for any more: %s", a.Request, a.Message)
 	default:
 		refusal.Message = fmt.Sprintf("approval %s has not been given by %s within %s", a.Request, asked(q.From, q.Count), q.Within)
 	}

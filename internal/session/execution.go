@@ -53,7 +53,9 @@ func (e *execution) begin(ctx context.Context) (postgres.Command, []policy.Neede
 		return nil, nil, err
 	}
 	decision := g.decide(e.prepared, plan)
-	if decision.Action == policy.Approve {
+	if decision.Action != policy.Deny {
+		// A decision is shared by executions, so its list is not added to.
+		decision.Approvals = append(slices.Clip(decision.Approvals), plan.untraced...)
 		if needed := missing(decision.Approvals, g.given, e.given); len(needed) > 0 {
 			return nil, needed, nil
 		}

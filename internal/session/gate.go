@@ -74,6 +74,9 @@ func (g *gate) refresh() error {
 type plan struct {
 	masks []*mask.Plan // one per statement
 	facts event.Parsed
+	// untraced are the approvals that it takes to see what can't be traced to masked
+	// columns.
+	untraced []policy.Needed
 	// decided is the outcome of an earlier execution that any later one
 	// shares, under the documents of its set.
 	decided *policy.Decision
@@ -82,7 +85,7 @@ type plan struct {
 
 // sensitive tells whether errors of the string may quote masked values.
 func (p *plan) sensitive() bool {
-	return slices.ContainsFunc(p.masks, (*mask.Plan).Sensitive)
+	return len(p.untraced) > 0 || slices.ContainsFunc(p.masks, (*mask.Plan).Sensitive)
 }
 
 // prepared is one query string that was read. It implements [postgres.Prepared].
@@ -141,19 +144,47 @@ func (g *gate) plan(ctx context.Context, p *prepared) (*plan, error) {
 		g.catalog.forgetPath()
 		clear(g.read)
 	}
-	masks := make([]*mask.Plan, len(p.query.Statements))
+	made := &plan{masks: make([]*mask.Plan, len(p.query.Statements)), facts: parsed(p.query)}
 	for i, statement := range p.query.Statements {
 		var err error
-		if masks[i], err = g.catalog.plan(ctx, g.rules(), statement); err != nil {
+		made.masks[i], err = g.catalog.plan(ctx, g.rules(), statement)
+		var untraceable *mask.Untraceable
+		if errors.As(err, &untraceable) {
+			if needed := g.mayBeSeen(untraceable); len(needed) > 0 {
+				made.untraced = needed
+				made.masks[i], err = g.rules().Uncovered(statement)
+			}
+		}
+		if err != nil {
 			return nil, g.refuse(p.text, p.query, unmaskable(err))
 		}
 	}
 	if len(g.read) >= maxPlans {
 		clear(g.read)
 	}
-	made := &plan{masks: masks, facts: parsed(p.query)}
 	g.read[p.query] = made
 	return made, nil
+}
+
+// mayBeSeen are the approvals that it takes to see a result that can't be traced to
+// masked columns. There are none when a mask of the target has it denied.
+func (g *gate) mayBeSeen(why *mask.Untraceable) []policy.Needed {
+	c := g.connection
+	var needed []policy.Needed
+	for i := range c.set.Masks {
+		name, spec := c.set.Masks[i].Metadata.Name, &c.set.Masks[i].Spec
+		if len(spec.Columns) == 0 || !spec.Covers(c.match.Target.Metadata.Name) || spec.Exempt.Matches(c.job.Principal) {
+			continue
+		}
+		if spec.Untraceable != policy.UntraceableApprove {
+			return nil
+		}
+		needed = append(needed, policy.Needed{
+			Policy: "mask " + name, Rule: "untraceable", Spec: spec.Approval,
+			Message: "what it returns can't be traced to masked columns, and would be shown as it is: " + why.Message,
+		})
+	}
+	return needed
 }
 
 // unsettled refuses what reads masked columns while the session itself has
@@ -294,9 +325,6 @@ func (g *gate) recordRefusal(record *event.Command, refusal *postgres.Refusal) e
 	g.number(record)
 	record.Message, record.SQLState = refusal.Message, refusal.SQLState
 	if err := g.recorder.Command(record); err != nil {
-		return unrecordable(err)
-	}
-	if err := g.recorder.Outcome(record); err != nil {
 		return unrecordable(err)
 	}
 	return refusal

@@ -240,14 +240,9 @@ func (s *Sink) getEvents(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	left := cons.CachedInfo().NumPending
 	if follow {
-		// Nothing more is read, for as long as it takes.
-		out := http.NewResponseController(w)
-		if err := out.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
-			return err
-		}
 		// The answer begins before the first event: whoever asked knows
 		// that nothing is missed from here on.
-		if err := out.Flush(); err != nil {
+		if err := http.NewResponseController(w).Flush(); err != nil {
 			return err
 		}
 		return s.stream(r.Context(), w, cons, nil)

@@ -220,4 +220,3 @@ func TestAClientIsHeldBeforeItIsLetIn(t *testing.T) {
 		}
 	}
 }
-
