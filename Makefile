@@ -6,7 +6,7 @@ BIN := bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X chaperone.dev/chaperone/internal/version.Version=$(VERSION)
 
-.PHONY: all build demo test test-bypass test-kill test-kernels lint generate generate-check bench bench-intercept clean help
+.PHONY: all build demo test test-bypass test-kill test-kernels lint generate generate-check bench bench-intercept bench-people clean help
 
 all: build
 
@@ -55,6 +55,10 @@ bench: build ## side by side with a direct connection, pgbouncer and HAProxy; wr
 bench-intercept: build ## what the kernel programs cost: connect(2), datagrams, DNS, start; writes docs/benchmarks-intercept.md
 	@tools/setup.sh build test
 	$(GO) run ./test/benchintercept -o docs/benchmarks-intercept.md $(ARGS)
+
+bench-people: build ## from an approval to the query's answer, from a lock to the last session's end; writes docs/benchmarks-people.md
+	@tools/setup.sh build test
+	$(GO) run ./test/benchpeople -o docs/benchmarks-people.md $(ARGS)
 
 clean:
 	rm -rf $(BIN)

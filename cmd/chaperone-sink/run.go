@@ -17,7 +17,9 @@ import (
 
 	"chaperone.dev/chaperone/internal/authority"
 	"chaperone.dev/chaperone/internal/bus"
+	"chaperone.dev/chaperone/internal/clock"
 	"chaperone.dev/chaperone/internal/desk"
+	"chaperone.dev/chaperone/internal/lock"
 	"chaperone.dev/chaperone/internal/sink"
 	"chaperone.dev/chaperone/pkg/policy"
 )
@@ -66,7 +68,17 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer d.Close()
+	// Locks that NATS loses are put back: they hold on the nodes, and are to be
+	// released from here.
+	locks, err := lock.Open(lock.Options{
+		KV: bus.BucketsOf(js).Locks, Keys: authority.Keys{signer.Public()}, Clock: clock.New(clock.Options{}),
+		Dir: filepath.Join(o.dir, "locks"), Restore: true, Log: log,
+	})
+	if err != nil {
+		return err
+	}
 	work, ctx := errgroup.WithContext(ctx)
+	work.Go(func() error { return locks.Run(ctx) })
 	work.Go(func() error { return s.Run(ctx) })
 	work.Go(func() error { return d.Run(ctx) })
 	work.Go(func() error { return audit.run(ctx) })

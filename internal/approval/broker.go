@@ -55,6 +55,7 @@ type Question struct {
 	About      string
 	Session    string
 	Principal  event.Principal
+	IssuerURL  string
 	Workload   event.Workload
 	Target     event.Target
 	Process    event.Process
@@ -326,7 +327,7 @@ func (b *Broker) request(q Question, mode string) (Request, error) {
 		ID: newID(), Cluster: b.opts.Cluster, Node: b.opts.Node, About: q.About,
 		Session: q.Session, Principal: q.Principal, Workload: q.Workload, Target: q.Target, Process: q.Process,
 		Text: q.Text, Cut: q.Cut, Parameters: q.Parameters, Parsed: q.Parsed, Digest: q.Digest,
-		Policy: q.Policy, Rule: q.Rule, Why: q.Why, When: q.When, Revision: q.Revision,
+		IssuerURL: q.IssuerURL, Policy: q.Policy, Rule: q.Rule, Why: q.Why, When: q.When, Revision: q.Revision,
 		From: q.From, Escalate: q.Escalate, Count: count, Mode: mode, Standing: q.Standing,
 		Created: now, Expires: now.Add(q.Within),
 	}, nil

@@ -87,8 +87,15 @@ func (d *disk) put(e *entry, now time.Time) error {
 	return nil
 }
 
-func (d *disk) remove(id string) error {
-	return d.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(requestsBucket).Delete([]byte(id)) })
+func (d *disk) remove(ids ...string) error {
+	return d.db.Update(func(tx *bbolt.Tx) error {
+		for _, id := range ids {
+			if err := tx.Bucket(requestsBucket).Delete([]byte(id)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // read returns all entries, and how late it was at the last put.

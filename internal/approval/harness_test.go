@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"chaperone.dev/chaperone/internal/bus"
 	"chaperone.dev/chaperone/pkg/event"
 	"chaperone.dev/chaperone/pkg/policy"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 )
@@ -67,7 +69,7 @@ func (h *hands) Earliest() time.Time {
 
 // world is a server, the authority at it, and a node's broker.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	server *bus.Server
 	dir    string
 	clock  *hands
@@ -76,6 +78,7 @@ type world struct {
 	sink   jetstream.KeyValue
 	admin  jetstream.JetStream
 	node   *bus.Bucket
+	conn   *nats.Conn // the node's
 
 	broker *approval.Broker
 	stop   func()
@@ -97,7 +100,7 @@ func newSigner(t testing.TB) *authority.Signer {
 }
 
 // newWorld starts the server, and the broker unless the test does.
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	s, err := bus.Embedded(t.Context(), bus.Options{Dir: t.TempDir(), Cluster: "c1", Node: "n1", Log: zerolog.Nop()})
 	if err != nil {
@@ -110,13 +113,20 @@ func newWorld(t *testing.T) *world {
 	if w.sink, err = bus.BucketsOf(w.connect(bus.RoleSink)).Approvals.KV(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	w.node = bus.BucketsOf(w.connect(bus.RoleNode)).Approvals
+	w.join()
 	t.Cleanup(func() {
 		if w.stop != nil {
 			w.stop()
 		}
 	})
 	return w
+}
+
+// join connects the node.
+func (w *world) join() {
+	w.t.Helper()
+	js := w.connect(bus.RoleNode)
+	w.conn, w.node = js.Conn(), bus.BucketsOf(js).Approvals
 }
 
 func (w *world) connect(r bus.Role) jetstream.JetStream {
@@ -164,11 +174,34 @@ func (w *world) start() *world {
 	return w
 }
 
-// crash makes a copy of what is on the disk, as a crash would leave it, and goes
-// on with a broker there.
+// restart ends the broker in good order, and starts one behind it.
 func (w *world) restart() {
 	w.t.Helper()
 	w.stop()
+	w.start()
+}
+
+// crash leaves the disk as it is at this moment, and goes on with a broker there.
+// What the old one does on its way out reaches neither that disk nor the bucket.
+func (w *world) crash() {
+	w.t.Helper()
+	content, err := os.ReadFile(filepath.Join(w.dir, "state", "approvals.db"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.conn.Close()
+	w.stop()
+	w.join()
+	w.dir = w.t.TempDir()
+	if err := os.MkdirAll(filepath.Join(w.dir, "state"), 0o700); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(w.dir, "state", "approvals.db"), content, 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	for len(w.events) > 0 {
+		<-w.events // the old one's last
+	}
 	w.start()
 }
 
@@ -236,7 +269,7 @@ func (w *world) retry(q approval.Question, want approval.State) approval.Answer 
 	return a
 }
 
-// request reads what a node wrote.
+// record reads what the node wrote.
 func (w *world) record(id string) approval.Record {
 	w.t.Helper()
 	e, err := w.sink.Get(w.t.Context(), approval.RecordKey("c1", "n1", id))
@@ -249,6 +282,30 @@ func (w *world) record(id string) approval.Record {
 	}
 	return rec
 }
+
+// write writes a record as a bucket that was rolled back would have it.
+func (w *world) write(rec approval.Record) {
+	w.t.Helper()
+	kv, err := w.node.KV(w.t.Context())
+	if err == nil {
+		_, err = kv.Put(w.t.Context(), approval.RecordKey("c1", "n1", rec.Request.ID), w.json(rec))
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) json(v any) []byte {
+	w.t.Helper()
+	value, err := json.Marshal(v)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return value
+}
+
+// known tells how many requests the broker knows.
+func (w *world) known() int { return approval.Known(w.broker) }
 
 // become waits until the bucket says so of the request.
 func (w *world) become(id string, want approval.State) approval.Record {
@@ -294,11 +351,7 @@ func (w *world) sign(v approval.Vote) authority.Signed {
 // store writes votes as somebody would who may write the bucket, checking nothing.
 func (w *world) store(id string, votes ...authority.Signed) {
 	w.t.Helper()
-	value, err := json.Marshal(votes)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.storeRaw(id, value)
+	w.storeRaw(id, w.json(votes))
 }
 
 func (w *world) storeRaw(id string, value []byte) {

@@ -23,9 +23,11 @@ type Request struct {
 
 	Session   string          `json:"session,omitempty"` // empty while one is being opened
 	Principal event.Principal `json:"principal"`
-	Workload  event.Workload  `json:"workload"`
-	Target    event.Target    `json:"target"`
-	Process   event.Process   `json:"process"`
+	// IssuerURL is the principal's issuer, by the name that does not depend on documents.
+	IssuerURL string         `json:"issuerURL,omitempty"`
+	Workload  event.Workload `json:"workload"`
+	Target    event.Target   `json:"target"`
+	Process   event.Process  `json:"process"`
 
 	// Text is the command with its secrets covered, cut at [event.MaxText].
 	Text       string       `json:"text,omitempty"`
@@ -82,7 +84,10 @@ type Person struct {
 	Subject string   `json:"subject"`
 	Issuer  string   `json:"issuer"` // an IdentityProvider document's name, or "local"
 	Groups  []string `json:"groups,omitempty"`
-	Name    string   `json:"name,omitempty"` // for people to read; proves nothing
+	// IssuerURL is the issuer itself: two documents, of the sink and of a node or of one
+	// folder, may call one issuer by two names. Empty for local users.
+	IssuerURL string `json:"issuerURL,omitempty"`
+	Name      string `json:"name,omitempty"` // for people to read; proves nothing
 }
 
 // Principal is the person as policies see it.

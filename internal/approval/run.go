@@ -263,15 +263,17 @@ func (b *Broker) expireOnce() {
 	b.mu.Lock()
 	defer b.unlock()
 	now := b.opts.Clock.Latest()
+	var gone []*entry
 	for _, e := range b.all {
 		b.timeOut(e, now)
 		if !e.grant.IsZero() && !now.Before(e.grant) {
 			b.revoke(e)
 		}
 		if e.over && e.sent && !now.Before(e.record.Request.Expires) {
-			b.forget(e)
+			gone = append(gone, e)
 		}
 	}
+	b.forget(gone...)
 	b.over = slices.DeleteFunc(b.over, func(e *entry) bool { return b.all[e.record.Request.ID] != e })
 	for job, budget := range b.budgets {
 		if budget.fill(time.Now()); budget.left >= budget.most {

@@ -124,7 +124,7 @@ func (b *Broker) decide(e *entry) {
 	decided := event.ApprovalDecided{Request: r.ID, Session: r.Session, Outcome: string(state), Digest: r.Digest}
 	for i, v := range e.cast {
 		decided.Votes = append(decided.Votes, event.ApprovalVote{
-			By: v.By.eventPrincipal(), Via: v.Via, Verdict: string(v.Verdict), Reason: v.Reason, Standing: v.Standing,
+			By: v.By.eventPrincipal(), IssuerURL: v.By.IssuerURL, Name: v.By.Name, Via: v.Via, Verdict: string(v.Verdict), Reason: v.Reason, Standing: v.Standing,
 			At: v.At, Until: v.Until, Key: e.votes[i].Key, Signature: e.votes[i].Signature,
 		})
 	}
@@ -223,14 +223,20 @@ func (b *Broker) finish(e *entry) {
 	b.outbox = append(b.outbox, func() { close(e.ended) })
 }
 
-// forget drops an entry that is over, if nothing of it stands.
-func (b *Broker) forget(e *entry) {
-	if !e.grant.IsZero() {
+// forget drops entries that are over, but for those of which an answer stands.
+func (b *Broker) forget(entries ...*entry) {
+	var ids []string
+	for _, e := range entries {
+		if id := e.record.Request.ID; e.grant.IsZero() {
+			delete(b.all, id)
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
 		return
 	}
-	delete(b.all, e.record.Request.ID)
-	if err := b.disk.remove(e.record.Request.ID); err != nil {
-		b.opts.Log.Error().Err(err).Str("request", e.record.Request.ID).Msg("a request that is over stays on the disk")
+	if err := b.disk.remove(ids...); err != nil {
+		b.opts.Log.Error().Err(err).Int("requests", len(ids)).Msg("requests that are over stay on the disk")
 	}
 }
 

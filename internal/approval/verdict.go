@@ -57,7 +57,7 @@ const skew = time.Minute
 // MayAnswer tells whether the person may answer the request at the time: nil,
 // or an error that wraps [ErrSelf] or [ErrNotAsked].
 func MayAnswer(r Request, p Person, at time.Time) error {
-	if p.Subject == r.Principal.Subject && p.Issuer == r.Principal.Issuer {
+	if p.same(Person{Subject: r.Principal.Subject, Issuer: r.Principal.Issuer, IssuerURL: r.IssuerURL}) {
 		return fmt.Errorf("%s: %w", p, ErrSelf)
 	}
 	if r.From.Matches(p.Principal()) {
@@ -123,7 +123,9 @@ func check(r Request, v Vote, now time.Time) error {
 }
 
 // same tells whether they are one person, whatever name and groups they have.
-func (p Person) same(q Person) bool { return p.Subject == q.Subject && p.Issuer == q.Issuer }
+func (p Person) same(q Person) bool {
+	return p.Subject == q.Subject && (p.Issuer == q.Issuer || p.IssuerURL != "" && p.IssuerURL == q.IssuerURL)
+}
 
 // reason is the code of an event that tells of an answer that didn't count.
 func reason(err error) string {

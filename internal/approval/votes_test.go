@@ -18,7 +18,7 @@ func TestVotesThatDoNotCount(t *testing.T) {
 	w := newWorld(t).start()
 	forger := newSigner(t)
 	escalated := question()
-	escalated.Escalate = []policy.EscalationSpec{{After: policy.Duration(time.Minute), To: policy.PrincipalSelect{Groups: []string{"managers"}}}}
+	escalated.Escalate = []policy.EscalationSpec{{After: policy.Duration(30 * time.Second), To: policy.PrincipalSelect{Groups: []string{"managers"}}}}
 	standing := question()
 	standing.Standing = 10 * time.Minute
 	local := question()
@@ -31,27 +31,27 @@ func TestVotesThatDoNotCount(t *testing.T) {
 		signed   func(approval.Vote) authority.Signed
 		reason   string
 	}{
-		"altered digest":      {change: func(v *approval.Vote) { v.Digest = "d2" }, reason: "digest"},
-		"another session":     {change: func(v *approval.Vote) { v.Session = "s-2" }, reason: "replayed"},
-		"another request":     {change: func(v *approval.Vote) { v.Request = "a-aaaaaaaaaaaaaaaa" }, reason: "replayed"},
-		"another node":        {change: func(v *approval.Vote) { v.Node = "n2" }, reason: "replayed"},
-		"another cluster":     {change: func(v *approval.Vote) { v.Cluster = "c2" }, reason: "replayed"},
-		"before the request":  {change: func(v *approval.Vote) { v.At = v.At.Add(-time.Hour) }, reason: "replayed"},
-		"from the future":     {change: func(v *approval.Vote) { v.At = v.At.Add(5 * time.Minute) }, reason: "replayed"},
-		"after the end":       {change: func(v *approval.Vote) { v.At = v.Until }, reason: "replayed"},
-		"its own time over":   {change: func(v *approval.Vote) { v.Until = v.At.Add(-time.Second) }, reason: "late"},
-		"counts for too long": {change: func(v *approval.Vote) { v.Until = v.Until.Add(time.Hour) }, reason: "late"},
-		"of whom it acts for": {change: func(v *approval.Vote) { v.By = planner }, reason: "self"},
-		"of the local user":   {question: local, change: func(v *approval.Vote) { v.By = approval.Person{Subject: "root", Issuer: "local", Name: "x"} }, reason: "self"},
-		"of an intern":        {change: func(v *approval.Vote) { v.By = mallory }, reason: "not_asked"},
-		"of nobody":           {change: func(v *approval.Vote) { v.By = approval.Person{Groups: []string{"dba"}} }, reason: "not_asked"},
-		"escalated too early": {question: escalated, change: func(v *approval.Vote) { v.By = carol }, reason: "not_asked"},
-		"escalated by the authority's clock alone": {question: escalated, change: func(v *approval.Vote) { v.By, v.At = carol, v.At.Add(59 * time.Second) }, reason: "not_asked"},
-		"stands where none may": {change: func(v *approval.Vote) { v.Standing = time.Second }, reason: "standing"},
-		"stands too long":       {question: standing, change: func(v *approval.Vote) { v.Standing = 11 * time.Minute }, reason: "standing"},
-		"stands less than none": {question: standing, change: func(v *approval.Vote) { v.Standing = -time.Minute }, reason: "standing"},
-		"no that stands":        {question: standing, change: func(v *approval.Vote) { v.Verdict, v.Standing = approval.No, time.Minute }, reason: "standing"},
-		"no verdict":            {change: func(v *approval.Vote) { v.Verdict = "maybe" }, reason: "signature"},
+		"altered digest":                           {change: func(v *approval.Vote) { v.Digest = "d2" }, reason: "digest"},
+		"another session":                          {change: func(v *approval.Vote) { v.Session = "s-2" }, reason: "replayed"},
+		"another request":                          {change: func(v *approval.Vote) { v.Request = "a-aaaaaaaaaaaaaaaa" }, reason: "replayed"},
+		"another node":                             {change: func(v *approval.Vote) { v.Node = "n2" }, reason: "replayed"},
+		"another cluster":                          {change: func(v *approval.Vote) { v.Cluster = "c2" }, reason: "replayed"},
+		"before the request":                       {change: func(v *approval.Vote) { v.At = v.At.Add(-time.Hour) }, reason: "replayed"},
+		"from the future":                          {change: func(v *approval.Vote) { v.At = v.At.Add(5 * time.Minute) }, reason: "replayed"},
+		"after the end":                            {change: func(v *approval.Vote) { v.At = v.Until }, reason: "replayed"},
+		"its own time over":                        {change: func(v *approval.Vote) { v.Until = v.At.Add(-time.Second) }, reason: "late"},
+		"counts for too long":                      {change: func(v *approval.Vote) { v.Until = v.Until.Add(time.Hour) }, reason: "late"},
+		"of whom it acts for":                      {change: func(v *approval.Vote) { v.By = planner }, reason: "self"},
+		"of the local user":                        {question: local, change: func(v *approval.Vote) { v.By = approval.Person{Subject: "root", Issuer: "local", Name: "x"} }, reason: "self"},
+		"of an intern":                             {change: func(v *approval.Vote) { v.By = mallory }, reason: "not_asked"},
+		"of nobody":                                {change: func(v *approval.Vote) { v.By = approval.Person{Groups: []string{"dba"}} }, reason: "not_asked"},
+		"escalated too early":                      {question: escalated, change: func(v *approval.Vote) { v.By = carol }, reason: "not_asked"},
+		"escalated by the authority's clock alone": {question: escalated, change: func(v *approval.Vote) { v.By, v.At = carol, v.At.Add(45*time.Second) }, reason: "not_asked"},
+		"stands where none may":                    {change: func(v *approval.Vote) { v.Standing = time.Second }, reason: "standing"},
+		"stands too long":                          {question: standing, change: func(v *approval.Vote) { v.Standing = 11 * time.Minute }, reason: "standing"},
+		"stands less than none":                    {question: standing, change: func(v *approval.Vote) { v.Standing = -time.Minute }, reason: "standing"},
+		"no that stands":                           {question: standing, change: func(v *approval.Vote) { v.Verdict, v.Standing = approval.No, time.Minute }, reason: "standing"},
+		"no verdict":                               {change: func(v *approval.Vote) { v.Verdict = "maybe" }, reason: "signature"},
 		"signed by another": {signed: func(v approval.Vote) authority.Signed {
 			s, _ := forger.Sign(approval.SignedVote, v)
 			return s

@@ -112,7 +112,7 @@ func TestBucketsOfRoles(t *testing.T) {
 		t.Fatal(err)
 	}
 	next(t, locks, "l-1 gone")
-	if kv, err = node.Documents.KV(ctx); err != nil {
+	if _, err = node.Documents.KV(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if err := sinkConn.Publish("chaperone.event.c1.sink._.approval.rejected", []byte("{}")); err != nil {

@@ -37,7 +37,7 @@ func (d *Desk) local(r *http.Request, uid func(context.Context) (uint32, error))
 	if err != nil {
 		return nil, refuse(401, api.CodeUnauthenticated, "You can't be told by this connection: %v.", err)
 	}
-	return &caller{person: person(p), admin: id == 0 || d.admins.Matches(p), via: approval.ViaTerminal}, nil
+	return &caller{person: d.person(p), admin: id == 0 || d.admins.Matches(p), via: approval.ViaTerminal}, nil
 }
 
 // remote is who a token or a session speaks of.
@@ -96,7 +96,7 @@ func (d *Desk) bearer(ctx context.Context, token string) (*caller, error) {
 	if err != nil {
 		return nil, refuse(401, api.CodeUnauthenticated, "Your token is refused: %v. Log in with: chaperone login", err)
 	}
-	return &caller{person: person(p), admin: d.admins.Matches(p), via: approval.ViaTerminal, until: p.Expires}, nil
+	return &caller{person: d.person(p), admin: d.admins.Matches(p), via: approval.ViaTerminal, until: p.Expires}, nil
 }
 
 // isIDToken refuses what an issuer signed for another purpose, though it may
@@ -123,8 +123,10 @@ func (l *login) isIDToken(token string, p policy.Principal) error {
 }
 
 // person is a principal as votes name it.
-func person(p policy.Principal) approval.Person {
-	return approval.Person{Subject: p.Subject, Issuer: p.Issuer, Groups: p.Groups, Name: displayName(p.Claims)}
+func (d *Desk) person(p policy.Principal) approval.Person {
+	return approval.Person{
+		Subject: p.Subject, Issuer: p.Issuer, Groups: p.Groups, IssuerURL: d.issuers[p.Issuer], Name: displayName(p.Claims),
+	}
 }
 
 // displayName is what a token calls the person, if that is fit to be read.

@@ -53,9 +53,10 @@ type Desk struct {
 	log      zerolog.Logger
 	now      func() time.Time
 	board    *board
-	spec     policy.SinkSpec // zero without a Sink document
-	url      *url.URL        // nil without a Sink document
-	login    *login          // nil without a Sink document
+	issuers  map[string]string // URL of each, by the document's name
+	spec     policy.SinkSpec   // zero without a Sink document
+	url      *url.URL          // nil without a Sink document
+	login    *login            // nil without a Sink document
 	sessions *sessions
 	hooks    []*webhook
 	slack    *slack // nil without Slack
@@ -76,6 +77,10 @@ func Open(o Options) (*Desk, error) {
 	}
 	if d.audit == nil {
 		d.audit = func(event.Origin, event.Data) {}
+	}
+	d.issuers = map[string]string{}
+	for _, p := range o.Providers {
+		d.issuers[p.Metadata.Name] = p.Spec.Issuer
 	}
 	d.board = newBoard(d.keys, d.log, d.notify)
 	if o.Sink == nil {

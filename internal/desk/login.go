@@ -201,7 +201,7 @@ func (l *login) complete(w http.ResponseWriter, r *http.Request, d *Desk) error 
 	if old, err := r.Cookie(l.cookie); err == nil {
 		d.sessions.forget(old.Value)
 	}
-	value := d.sessions.begin(person(p), expires, d.now())
+	value := d.sessions.begin(d.person(p), expires, d.now())
 	l.setCookie(w, l.cookie, value, expires.Sub(d.now()))
 	http.Redirect(w, r, b.Next, http.StatusSeeOther)
 	return nil

@@ -70,7 +70,7 @@ func newSlack(spec policy.SlackSpec, hosts []string, d *Desk) (*slack, error) {
 		if _, twice := s.people[p.ID]; twice {
 			return nil, fmt.Errorf("people: %s is there twice", p.ID)
 		}
-		s.people[p.ID] = approval.Person{Subject: p.Subject, Issuer: p.Issuer, Groups: p.Groups}
+		s.people[p.ID] = approval.Person{Subject: p.Subject, Issuer: p.Issuer, Groups: p.Groups, IssuerURL: d.issuers[p.Issuer]}
 	}
 	return s, nil
 }

@@ -6,6 +6,10 @@ import (
 	"time"
 )
 
+// lookEvery is short: the other daemon takes the accounts away, and a session whose
+// server ends it first is told nothing of the lock.
+const lookEvery = 10 * time.Millisecond
+
 // Drain goes on with locks that another keeper hears of and writes to the same
 // folder, until the context is done. It is for a daemon that another one has taken
 // over from, and is called when Run has returned.
@@ -20,7 +24,7 @@ func (k *Keeper) Drain(ctx context.Context) error {
 		k.worker(working)
 	}()
 	defer func() { stop(); <-done }()
-	tick := time.NewTicker(100 * time.Millisecond)
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	var seen os.FileInfo
 	for {

@@ -1,35 +1,53 @@
 package lock
 
-import "slices"
+import (
+	"slices"
+	"sync"
+)
 
-// index finds the locks on a connection without looking at all of them. It never
-// changes.
+// index finds the locks on a connection without looking at all of them. Each is
+// below one of its fields, the one that tells most.
 type index struct {
+	mu                                   sync.RWMutex
 	session, principal, workload, target map[string][]Lock
 }
 
-// publish makes the index of what is in force. mu is held.
-func (k *Keeper) publish() {
-	x := &index{map[string][]Lock{}, map[string][]Lock{}, map[string][]Lock{}, map[string][]Lock{}}
-	for _, e := range k.kept {
-		l := e.entry.Lock
-		// Each is below one of its fields, the one that tells most.
-		switch {
-		case e.entry.Released != nil:
-		case l.Session != "":
-			x.session[l.Session] = append(x.session[l.Session], l)
-		case l.Principal != "":
-			x.principal[l.Principal] = append(x.principal[l.Principal], l)
-		case l.Workload != "":
-			x.workload[l.Workload] = append(x.workload[l.Workload], l)
-		default:
-			x.target[l.Target] = append(x.target[l.Target], l)
-		}
+func newIndex() *index {
+	return &index{session: map[string][]Lock{}, principal: map[string][]Lock{}, workload: map[string][]Lock{}, target: map[string][]Lock{}}
+}
+
+func (x *index) place(l Lock) (map[string][]Lock, string) {
+	switch {
+	case l.Session != "":
+		return x.session, l.Session
+	case l.Principal != "":
+		return x.principal, l.Principal
+	case l.Workload != "":
+		return x.workload, l.Workload
 	}
-	k.index.Store(x)
+	return x.target, l.Target
+}
+
+func (x *index) add(l Lock) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	locks, key := x.place(l)
+	locks[key] = append(locks[key], l)
+}
+
+func (x *index) remove(l Lock) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	locks, key := x.place(l)
+	locks[key] = slices.DeleteFunc(locks[key], func(o Lock) bool { return o.ID == l.ID })
+	if len(locks[key]) == 0 {
+		delete(locks, key)
+	}
 }
 
 func (x *index) match(f Facts) (Lock, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
 	if l, ok := first(x.session, f.Session, f); ok {
 		return l, true
 	}

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"chaperone.dev/chaperone/internal/approval"
@@ -57,7 +56,7 @@ type Options struct {
 type Keeper struct {
 	opts  Options
 	path  string
-	index atomic.Pointer[index]
+	index *index // what is in force
 
 	mu      sync.Mutex
 	kept    map[string]*kept // in force, or released and remembered until their time is over
@@ -78,7 +77,7 @@ func Open(o Options) (*Keeper, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("locks: %w", err)
 	}
-	k := &Keeper{opts: o, path: filepath.Join(o.Dir, "locks.json"), kept: map[string]*kept{}, work: make(chan struct{}, 1)}
+	k := &Keeper{opts: o, path: filepath.Join(o.Dir, "locks.json"), index: newIndex(), kept: map[string]*kept{}, work: make(chan struct{}, 1)}
 	if o.Applied == nil {
 		k.opts.Applied = func(context.Context, Lock) {}
 	}
@@ -101,7 +100,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 }
 
 // Match returns a lock in force that is on the connection or session.
-func (k *Keeper) Match(f Facts) (Lock, bool) { return k.index.Load().match(f) }
+func (k *Keeper) Match(f Facts) (Lock, bool) { return k.index.match(f) }
 
 // List returns the locks in force, newest first.
 func (k *Keeper) List() []Lock {
@@ -154,7 +153,6 @@ func (k *Keeper) heard(id string, value []byte) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.take(e, s) {
-		k.publish()
 		k.dirty = true
 		k.wake()
 	}
@@ -170,6 +168,7 @@ func (k *Keeper) take(e Entry, s authority.Signed) bool {
 		}
 		return false // one that is in force ends by its own time
 	case old == nil && e.Released == nil:
+		k.index.add(e.Lock)
 		k.later(func(ctx context.Context) { k.opts.Applied(ctx, e.Lock) })
 	case old == nil: // released before it was heard of: remembered, in case the lock itself comes
 	case old.entry.Released != nil:
@@ -182,6 +181,7 @@ func (k *Keeper) take(e Entry, s authority.Signed) bool {
 	default:
 		// Its time is that of the lock in force, whatever the release says of it.
 		lock, by := old.entry.Lock, e.ReleasedBy
+		k.index.remove(lock)
 		k.later(func(context.Context) { k.opts.Ended(lock, EndReleased, by) })
 	}
 	k.kept[e.Lock.ID] = &kept{e, s}
@@ -236,20 +236,16 @@ func (k *Keeper) expire() {
 	now := k.opts.Clock.Earliest()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	changed := false
 	for id, e := range k.kept {
 		if now.Before(e.entry.Lock.Expires) {
 			continue
 		}
 		delete(k.kept, id)
-		changed = true
+		k.dirty = true
 		if lock := e.entry.Lock; e.entry.Released == nil {
+			k.index.remove(lock)
 			k.later(func(context.Context) { k.opts.Ended(lock, EndExpired, nil) })
 		}
-	}
-	if changed {
-		k.publish()
-		k.dirty = true
 	}
 }
 
@@ -326,7 +322,6 @@ func (k *Keeper) load() error {
 		}
 		k.take(e, s)
 	}
-	k.publish()
 	return nil
 }
 

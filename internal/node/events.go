@@ -15,6 +15,7 @@ import (
 	"chaperone.dev/chaperone/internal/bus"
 	"chaperone.dev/chaperone/internal/desk"
 	"chaperone.dev/chaperone/internal/journal"
+	"chaperone.dev/chaperone/internal/lock"
 	"chaperone.dev/chaperone/internal/sink"
 	"chaperone.dev/chaperone/pkg/event"
 )
@@ -137,6 +138,15 @@ func (e *events) connectEmbedded(ctx context.Context) (jetstream.JetStream, erro
 	if err != nil {
 		return nil, err
 	}
+	// Locks that NATS loses are put back, to be released from here.
+	locks, err := lock.Open(lock.Options{
+		KV: bus.BucketsOf(streams[bus.RoleSink]).Locks, Keys: n.authorities, Clock: n.clock,
+		Dir: filepath.Join(n.opts.State, "sink", "locks"), Restore: true, Log: n.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.work.Go(func() error { return locks.Run(e.ctx) })
 	people := sink.Mount{Patterns: desk.LocalPatterns(), Handler: e.desk.LocalHandler(n.mayAsk)}
 	e.work.Go(func() error { return e.sink.Run(e.ctx) })
 	e.work.Go(func() error { return e.sink.Serve(e.ctx, filepath.Join(n.spec.RunDir, SinkSocket), people) })

@@ -75,6 +75,9 @@ func (c *connection) question(what, kind string) approval.Question {
 		Address: unmapped(c.origin.Destination).String(), Database: c.client.Startup().Database,
 	}
 	q.Revision = c.set.Revision
+	if provider := c.set.IdentityProvider(c.job.Principal.Issuer); provider != nil {
+		q.IssuerURL = provider.Spec.Issuer
+	}
 	return q
 }
 

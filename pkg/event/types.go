@@ -258,7 +258,9 @@ type ApprovalRequested struct {
 // ApprovalVote is one person's answer, as the authority signed it and the node verified it.
 type ApprovalVote struct {
 	By        Principal     `json:"by"`
-	Via       string        `json:"via"` // "terminal", "page" or "chat"
+	IssuerURL string        `json:"issuerURL,omitempty"`
+	Name      string        `json:"name,omitempty"` // for people to read; signed like the rest
+	Via       string        `json:"via"`            // "terminal", "page" or "chat"
 	Verdict   string        `json:"verdict"`
 	Reason    string        `json:"reason,omitempty"`
 	Standing  time.Duration `json:"standingNs,omitempty"` // it stands for more of the kind

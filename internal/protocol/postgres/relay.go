@@ -218,6 +218,11 @@ func (r *relay) finish(ctx context.Context, end ending) Result {
 		defer close(told)
 		r.finishClient(result.Reason == event.ReasonClientClosed && !errors.Is(end.err, errTerminate), tell)
 	}()
+	if result.Reason == event.ReasonLocked && !running {
+		// A lock may end a thousand sessions at once, and the ends of as many server
+		// processes would keep their clients from being told.
+		time.Sleep(lockedPause)
+	}
 	r.finishUpstream(ctx, end, running)
 	<-told
 	result.BytesIn, result.BytesOut = r.front.in.total, r.back.out.total
@@ -282,6 +287,10 @@ func (r *relay) finishUpstream(ctx context.Context, end ending, running bool) {
 		running = errors.Is(err, os.ErrDeadlineExceeded)
 	}
 }
+
+// lockedPause is how long the server's side of a session that is locked, and does
+// nothing, outlives the client's.
+const lockedPause = 300 * time.Millisecond
 
 func (r *relay) finishClient(gone bool, tell *Refusal) {
 	if gone {
