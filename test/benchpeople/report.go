@@ -63,7 +63,7 @@ One query at a time is held, and approved as soon as the sink tells of it; %d ti
 
 %d idle sessions of %d jobs to one target, which is locked; %d times. %d of the %d clients were told of the lock.
 With each session a PostgreSQL process ends, and on one machine these take the processors that the node and the clients
-need, which is most of the time until the last client is told.
+need, which is most of the time until the last account is gone.
 
 | | median | worst |
 |---|---:|---:|
