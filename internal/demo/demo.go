@@ -37,6 +37,7 @@ type demo struct {
 	options Options
 	stage   *stage.Stage
 	daemon  *stage.Daemon
+	company *company
 	job     *planner
 	session string
 	steps   int
@@ -51,8 +52,12 @@ func Run(ctx context.Context, options Options) (err error) {
 		return err
 	}
 	defer log.Close()
-	d.say("Setting up: PostgreSQL with TLS behind the host name %s, sample data, documents.", stage.Host)
-	d.stage, err = stage.New(ctx, stage.Options{Binary: options.Binary, Log: log})
+	d.say("Setting up: PostgreSQL with TLS behind the host name %s, sample data, documents, an OpenID provider.", stage.Host)
+	if d.company, err = openCompany(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.company.provider.Close()) }()
+	d.stage, err = stage.New(ctx, stage.Options{Binary: options.Binary, Log: log, Documents: d.company.documents()})
 	if err != nil {
 		return err
 	}
@@ -67,6 +72,9 @@ func Run(ctx context.Context, options Options) (err error) {
 		os.Remove(log.Name())
 		d.say("\nAll %d steps did what they said. Nothing is left behind.", d.steps)
 	}()
+	if err := os.WriteFile(d.stage.Path("idp-ca.pem"), d.company.provider.CAPEM(), 0o644); err != nil {
+		return err
+	}
 	for _, step := range d.script() {
 		if err := d.perform(ctx, step); err != nil {
 			return err

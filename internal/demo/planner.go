@@ -37,9 +37,19 @@ func (d *demo) startShell(name string) (*planner, error) {
 	return p, p.start(d, name, "sh")
 }
 
+// startPsqlAs starts such a job that proves with a token who it acts for.
+func (d *demo) startPsqlAs(name, tokenFile string) (*planner, error) {
+	p := &planner{prompt: "refund=>", echo: `\echo`, quit: `\q`}
+	words := append([]string{"run", "--name", name, "--token-file", tokenFile, "--"}, stage.Psql("-v", "ON_ERROR_STOP=0")...)
+	return p, p.run(d, d.stage.Command(context.Background(), words...))
+}
+
 func (p *planner) start(d *demo, name string, command ...string) error {
 	// The job lives as long as its processes, not as long as a step.
-	cmd := d.stage.Planner(context.Background(), name, command...)
+	return p.run(d, d.stage.Planner(context.Background(), name, command...))
+}
+
+func (p *planner) run(d *demo, cmd *exec.Cmd) error {
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return err

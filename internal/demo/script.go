@@ -31,6 +31,7 @@ func (d *demo) script() []step {
 		{"The job ends. The role is dropped with it.", d.end},
 		{"Everything it did is on record: list, replay, verify.", d.record},
 		{"Security teams saw it as events on NATS.", d.events},
+		{"Another job, of an agent of the company's OpenID provider, changes an order: that waits until a person has approved it.", d.approve},
 		{"The daemon is killed with -9 while a planner's session is open: the session breaks, new ones are refused, nothing is let through.", d.kill},
 		{"It starts again: the role that was left is gone, and the planner works again.", d.restart},
 	}
