@@ -69,9 +69,12 @@ func TestCastTellsWhoDecided(t *testing.T) {
 
 // A request that a node wrote in the place of another's is none.
 func TestCastOnMisplacedRequest(t *testing.T) {
-	w := newWorld(t).start()
-	a := w.hold(question())
-	rec := w.record(a.request.ID)
+	w := newWorld(t) // without a broker, which would put it right
+	now := time.Now()
+	rec := approval.Record{State: approval.StatePending, Request: approval.Request{
+		ID: "a-aaaaaaaaaaaaaaaa", Cluster: "c1", Node: "n1", Digest: "d1", Count: 1, From: question().From,
+		Created: now, Expires: now.Add(10 * time.Minute),
+	}}
 	for name, change := range map[string]func(*approval.Request){
 		"id":      func(r *approval.Request) { r.ID = "a-bbbbbbbbbbbbbbbb" },
 		"node":    func(r *approval.Request) { r.Node = "n2" },
@@ -86,9 +89,13 @@ func TestCastOnMisplacedRequest(t *testing.T) {
 		if _, err := kv.Put(t.Context(), approval.RecordKey("c1", "n1", rec.Request.ID), w.json(forged)); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.cast(a.request, alice, approval.Yes); !errors.Is(err, approval.ErrNotFound) {
+		if err := w.cast(rec.Request, alice, approval.Yes); !errors.Is(err, approval.ErrNotFound) {
 			t.Errorf("another %s: %v", name, err)
 		}
+	}
+	w.write(rec)
+	if err := w.cast(rec.Request, alice, approval.Yes); err != nil {
+		t.Errorf("in its own place: %v", err)
 	}
 }
 
