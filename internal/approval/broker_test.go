@@ -352,15 +352,29 @@ func TestEndJob(t *testing.T) {
 	kept.Workload.Job = "j-2"
 	other := w.hold(kept)
 	a := w.retry(question(), approval.StatePending)
+	ready := question()
+	ready.Digest = "d2"
+	b := w.retry(ready, approval.StatePending)
+	if err := w.cast(w.record(b.Request).Request, alice, approval.Yes); err != nil {
+		t.Fatal(err)
+	}
+	w.become(b.Request, approval.StateApproved)
 	w.broker.EndJob("j-1")
 	if got := <-held.answer; got.State != approval.StateCancelled || got.Message != "the job ended" {
 		t.Errorf("%+v", got)
 	}
 	w.become(a.Request, approval.StateCancelled)
+	w.become(b.Request, approval.StateCancelled) // approved, and not run
 	w.pending(other)
 	again := standing()
 	again.Digest = "d9"
-	w.retry(again, approval.StatePending)
+	for range 2 {
+		w.retry(again, approval.StatePending)
+		if got := w.retry(ready, approval.StatePending); got.Request == b.Request {
+			t.Errorf("%+v", got)
+		}
+		w.crash() // nor does it come back with the disk
+	}
 }
 
 // A bucket that is lost takes no question with it, and approves none.

@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 )
 
 // ErrSignature is wrapped by what [Keys.Verify] refuses.
@@ -77,7 +78,7 @@ func (k Keys) Verify(kind string, s Signed, into any) error {
 		if err := decoder.Decode(into); err != nil {
 			return fmt.Errorf("a signed %s can't be read: %w", kind, err)
 		}
-		if decoder.More() {
+		if _, err := decoder.Token(); !errors.Is(err, io.EOF) { // More would not see a stray bracket
 			return fmt.Errorf("a signed %s holds more than one value", kind)
 		}
 		return nil

@@ -1,7 +1,6 @@
 package lock_test
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -65,12 +64,21 @@ func TestMatch(t *testing.T) {
 	}
 }
 
-// A deleted key, a bucket that is lost, and NATS that is away end nothing; neither does a restart.
+// A deleted key, a bucket that is purged or lost, and NATS that is away end nothing; neither does a restart.
 func TestNothingElseReleases(t *testing.T) {
 	w := newWorld(t).start()
 	l := w.put(job("nightly"))
 	w.next("applied", l.ID)
 	if err := w.sink.Delete(t.Context(), l.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.after()
+	w.matches("nightly", true)
+	stream, err := w.admin.Stream(t.Context(), "KV_"+bus.BucketLocks)
+	if err == nil {
+		err = stream.Purge(t.Context())
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	w.after()
@@ -266,36 +274,6 @@ func TestRestore(t *testing.T) {
 		t.Errorf("%v", back)
 	}
 	w.release(l.ID) // as its entry is there again
-}
-
-// A daemon that was taken over from follows what the next one writes.
-func TestDrain(t *testing.T) {
-	w := newWorld(t).start()
-	first := w.put(job("first"))
-	w.next("applied", first.ID)
-	w.stop()
-	old := w.keeper
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- old.Drain(ctx) }()
-	w.start()
-	w.put(job("second"))
-	w.release(first.ID)
-	for {
-		_, one := old.Match(lock.Facts{Workload: []string{"first"}})
-		_, two := old.Match(lock.Facts{Workload: []string{"second"}})
-		if !one && two {
-			break
-		}
-		if t.Context().Err() != nil {
-			t.Fatal("never")
-		}
-		time.Sleep(time.Millisecond)
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
 }
 
 func TestPutAndRelease(t *testing.T) {
