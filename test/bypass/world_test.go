@@ -227,7 +227,7 @@ func (w *world) perform(t testing.TB, r row, at place, job string, confined bool
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Duration(*patienceFlag)*time.Millisecond+*killFor)
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Duration(*patienceFlag)*time.Millisecond+*killFor)
 	defer cancel()
 	cmd, release := planner(ctx, t, start, r.name, string(arg))
 	defer release()
