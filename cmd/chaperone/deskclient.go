@@ -176,6 +176,29 @@ func (f *deskFlags) asks(run func(cmd *cobra.Command, c *client.Client, args []s
 	}
 }
 
+// shows makes a command of one that has the desk say something: it prints that, or its JSON.
+func shows[T any](f *deskFlags, cmd *cobra.Command, get func(*client.Client, context.Context) (T, error), show func(io.Writer, T) error) *cobra.Command {
+	f.bind(cmd)
+	output := outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		asJSON, err := output()
+		if err != nil {
+			return exitStatus{2, err}
+		}
+		return f.asks(func(cmd *cobra.Command, c *client.Client, _ []string) error {
+			said, err := get(c, cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printAsJSON(cmd.OutOrStdout(), said, "  ")
+			}
+			return show(cmd.OutOrStdout(), said)
+		})(cmd, args)
+	}
+	return cmd
+}
+
 // told makes an error of the desk fit for a terminal, and says what to do.
 func told(err error) error {
 	if err == nil {

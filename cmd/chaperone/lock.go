@@ -73,25 +73,9 @@ func isPrincipal(text string) bool {
 
 func locksCommand(flags *deskFlags) *cobra.Command {
 	cmd := &cobra.Command{Use: "locks", Short: "List locks, newest first", Args: usageArgs(cobra.NoArgs)}
-	flags.bind(cmd)
-	output := outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		asJSON, err := output()
-		if err != nil {
-			return exitStatus{2, err}
-		}
-		return flags.asks(func(cmd *cobra.Command, c *client.Client, _ []string) error {
-			list, err := c.Locks(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return printAsJSON(cmd.OutOrStdout(), list, "  ")
-			}
-			return printLocks(cmd.OutOrStdout(), list, time.Now())
-		})(cmd, args)
-	}
-	return cmd
+	return shows(flags, cmd, (*client.Client).Locks, func(out io.Writer, list []lock.Entry) error {
+		return printLocks(out, list, time.Now())
+	})
 }
 
 func printLocks(out io.Writer, list []lock.Entry, now time.Time) error {

@@ -202,25 +202,7 @@ func forgetServer(url string) error {
 
 func whoamiCommand(flags *deskFlags) *cobra.Command {
 	cmd := &cobra.Command{Use: "whoami", Short: "Say who the sink takes you for", Args: usageArgs(cobra.NoArgs)}
-	flags.bind(cmd)
-	output := outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		asJSON, err := output()
-		if err != nil {
-			return exitStatus{2, err}
-		}
-		return flags.asks(func(cmd *cobra.Command, c *client.Client, _ []string) error {
-			who, err := c.WhoAmI(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return printAsJSON(cmd.OutOrStdout(), who, "  ")
-			}
-			return flags.printWho(cmd.OutOrStdout(), who)
-		})(cmd, args)
-	}
-	return cmd
+	return shows(flags, cmd, (*client.Client).WhoAmI, flags.printWho)
 }
 
 func (f *deskFlags) printWho(out io.Writer, who api.Who) error {

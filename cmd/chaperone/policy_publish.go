@@ -59,25 +59,7 @@ func readDocuments(dir string) (map[string]string, error) {
 
 func policyPublishedCommand(flags *deskFlags) *cobra.Command {
 	cmd := &cobra.Command{Use: "published", Short: "Show which documents are published, and by whom", Args: usageArgs(cobra.NoArgs)}
-	flags.bind(cmd)
-	output := outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		asJSON, err := output()
-		if err != nil {
-			return exitStatus{2, err}
-		}
-		return flags.asks(func(cmd *cobra.Command, c *client.Client, _ []string) error {
-			p, err := c.Published(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return printAsJSON(cmd.OutOrStdout(), p, "  ")
-			}
-			return printPublished(cmd.OutOrStdout(), p)
-		})(cmd, args)
-	}
-	return cmd
+	return shows(flags, cmd, (*client.Client).Published, printPublished)
 }
 
 func printPublished(out io.Writer, p api.Published) error {
