@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"chaperone.dev/chaperone/internal/authority"
 	"chaperone.dev/chaperone/internal/bus"
 	"chaperone.dev/chaperone/internal/identity"
+	"chaperone.dev/chaperone/internal/outbound"
 	"chaperone.dev/chaperone/pkg/event"
 	"chaperone.dev/chaperone/pkg/policy"
 )
@@ -135,15 +135,10 @@ func parseURL(text string) (*url.URL, error) {
 	switch {
 	case err != nil || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
 		return nil, fmt.Errorf("%q: want one like https://chaperone.corp.example", text)
-	case u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())):
+	case u.Scheme != "https" && (u.Scheme != "http" || !outbound.Loopback(u.Hostname())):
 		return nil, fmt.Errorf("%q must be https unless it is on loopback", text)
 	}
 	return &url.URL{Scheme: u.Scheme, Host: strings.ToLower(u.Host)}, nil
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // Close lets go of connections to the issuer.

@@ -20,6 +20,7 @@ import (
 
 	"chaperone.dev/chaperone/internal/approval"
 	"chaperone.dev/chaperone/internal/desk/api"
+	"chaperone.dev/chaperone/internal/outbound"
 	"chaperone.dev/chaperone/pkg/event"
 	"chaperone.dev/chaperone/pkg/policy"
 )
@@ -251,7 +252,7 @@ func (s *slack) meant(c *caller, action, value string) (*item, api.VoteRequest, 
 // the payload says.
 func (s *slack) backTo(address string) (*url.URL, error) {
 	u, err := url.Parse(address)
-	if err != nil || u.User != nil || !slices.Contains(s.hosts, u.Host) || u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())) {
+	if err != nil || u.User != nil || !slices.Contains(s.hosts, u.Host) || u.Scheme != "https" && (u.Scheme != "http" || !outbound.Loopback(u.Hostname())) {
 		return nil, refuse(400, api.CodeBadRequest, "The payload's response_url does not lead to Slack.")
 	}
 	return u, nil

@@ -20,6 +20,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"chaperone.dev/chaperone/internal/approval"
+	"chaperone.dev/chaperone/internal/outbound"
 	"chaperone.dev/chaperone/pkg/event"
 	"chaperone.dev/chaperone/pkg/policy"
 )
@@ -161,7 +162,7 @@ func (h *webhook) post(ctx context.Context, id string, body []byte, now time.Tim
 		return true, 0, fmt.Errorf("its address: %w", err)
 	}
 	u, err := url.Parse(address)
-	if err != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())) {
+	if err != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || !outbound.Loopback(u.Hostname())) {
 		return true, 0, fmt.Errorf("its address, in %s, is no https URL", h.spec.URLFrom.File)
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))

@@ -2,8 +2,6 @@ package identity
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,9 +9,10 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"chaperone.dev/chaperone/internal/outbound"
 )
 
 // get reads a JSON document of the issuer. Where the issuer wants to know who asks, it
@@ -53,61 +52,19 @@ func (v *Verifier) get(ctx context.Context, address string, into any) error {
 	return nil
 }
 
-// httpClient bounds what the issuer can do to us: the time of an answer, its
-// size, and where it leads. With a bearer token it leads nowhere: the token is for the
-// issuer, and for where its metadata says that its keys are.
+// httpClient is for the issuer. With a bearer token it leads nowhere else: the token is
+// for the issuer, and for where its metadata says that its keys are.
 func httpClient(caFile string, bearer bool) (*http.Client, error) {
-	transport := &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-		ForceAttemptHTTP2:      true,
-		MaxIdleConns:           2,
-		IdleConnTimeout:        time.Minute,
-		MaxResponseHeaderBytes: 64 << 10,
-	}
-	if caFile != "" {
-		content, err := os.ReadFile(caFile)
-		if err != nil {
-			return nil, fmt.Errorf("caFile: %w", err)
-		}
-		roots := x509.NewCertPool()
-		if !roots.AppendCertsFromPEM(content) {
-			return nil, fmt.Errorf("caFile: %s holds no PEM certificate", caFile)
-		}
-		transport.TLSClientConfig.RootCAs = roots
-	}
 	limit := 3
 	if bearer {
 		limit = 0
 	}
-	return &http.Client{
-		Transport: &bounded{transport},
-		Timeout:   10 * time.Second,
-		CheckRedirect: func(_ *http.Request, via []*http.Request) error {
-			if len(via) > limit {
-				return errors.New("too many redirects")
-			}
-			return nil
-		},
-	}, nil
-}
-
-// bounded refuses requests without TLS, which a redirect or a jwks_uri could
-// lead to, and answers that are too long.
-type bounded struct{ *http.Transport }
-
-// RoundTrip implements http.RoundTripper.
-func (b *bounded) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Scheme != "https" {
-		return nil, fmt.Errorf("%s is no https URL", r.URL.Redacted())
-	}
-	response, err := b.Transport.RoundTrip(r)
-	if err != nil {
-		return nil, err
-	}
-	const limit = 1 << 20
-	response.Body = http.MaxBytesReader(nil, response.Body, limit)
-	return response, nil
+	return outbound.New(outbound.Options{CAFile: caFile, Redirect: func(_ *http.Request, via []*http.Request) error {
+		if len(via) > limit {
+			return errors.New("too many redirects")
+		}
+		return nil
+	}})
 }
 
 // others are the permissions that nobody but a file's owner, and readers in its group,

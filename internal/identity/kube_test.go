@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"chaperone.dev/chaperone/internal/lab"
+	"chaperone.dev/chaperone/internal/outbound"
 	"chaperone.dev/chaperone/pkg/policy"
 )
 
@@ -74,7 +75,7 @@ func TestKubernetesAPIServerIsAnIssuer(t *testing.T) {
 	// Inside of a cluster the issuer's name leads to the API server.
 	inside := func(document *policy.IdentityProvider) *Verifier {
 		v := open(t, document)
-		v.client.Transport.(*bounded).DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		v.client.Transport.(*outbound.Transport).DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 			if address == "kubernetes.default.svc:443" {
 				address = api.Addr()
 			}
