@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -45,10 +44,17 @@ type Options struct {
 	// slow call delays calls and nothing else. Either may be nil.
 	Applied func(ctx context.Context, l Lock)
 	Ended   func(l Lock, why string, by *approval.Person)
-	// Restore writes to the bucket again what it has lost. It is for the authority's side,
-	// where the bucket may be written.
+	// Restore writes to the bucket again what it has lost, and takes out of it what is over
+	// for longer than Keep (0: 30 days). It is for the authority's side, where the bucket
+	// may be written.
 	Restore bool
+	Keep    time.Duration
 }
+
+const (
+	defaultKeep = 30 * 24 * time.Hour
+	tidyEvery   = time.Hour
+)
 
 // Keeper keeps locks in force. Nothing ends one but a signed release, or its time
 // by both clocks: not a deleted key, a lost bucket, or a NATS that is away. Safe for
@@ -59,7 +65,8 @@ type Keeper struct {
 	index *index // what is in force
 
 	mu      sync.Mutex
-	kept    map[string]*kept // in force, or released and remembered until their time is over
+	kept    map[string]*kept   // in force, or released and remembered until their time is over
+	foreign []authority.Signed // from the disk, by a key that is not among Keys; kept in case it comes back
 	queue   []func(context.Context)
 	dirty   bool
 	drained bool // another keeper writes the disk
@@ -78,6 +85,9 @@ func Open(o Options) (*Keeper, error) {
 		return nil, fmt.Errorf("locks: %w", err)
 	}
 	k := &Keeper{opts: o, path: filepath.Join(o.Dir, "locks.json"), index: newIndex(), kept: map[string]*kept{}, work: make(chan struct{}, 1)}
+	if o.Keep == 0 {
+		k.opts.Keep = defaultKeep
+	}
 	if o.Applied == nil {
 		k.opts.Applied = func(context.Context, Lock) {}
 	}
@@ -130,6 +140,7 @@ func (k *Keeper) follow(ctx context.Context) {
 			if k.opts.Restore {
 				k.mu.Lock()
 				k.later(k.restore)
+				k.later(k.tidy)
 				k.mu.Unlock()
 			}
 		},
@@ -206,12 +217,20 @@ func (k *Keeper) wake() {
 func (k *Keeper) worker(ctx context.Context) {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
+	tidy := time.NewTicker(tidyEvery)
+	defer tidy.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 			k.expire()
+		case <-tidy.C:
+			k.mu.Lock()
+			if k.opts.Restore {
+				k.later(k.tidy)
+			}
+			k.mu.Unlock()
 		case <-k.work:
 		}
 		if err := k.save(); err != nil {
@@ -247,126 +266,4 @@ func (k *Keeper) expire() {
 			k.later(func(context.Context) { k.opts.Ended(lock, EndExpired, nil) })
 		}
 	}
-}
-
-// restore writes to the bucket what is missing there, or can't be verified.
-func (k *Keeper) restore(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	kv, err := k.opts.KV.KV(ctx)
-	k.mu.Lock()
-	all := make(map[string]kept, len(k.kept))
-	for id, e := range k.kept {
-		all[id] = *e
-	}
-	k.mu.Unlock()
-	for id, e := range all {
-		if err != nil {
-			break
-		}
-		err = e.restore(ctx, kv, k.opts.Keys, id)
-	}
-	if err != nil {
-		k.opts.Log.Warn().Err(err).Msg("locks that the bucket has lost are not there again yet")
-	}
-}
-
-func (e kept) restore(ctx context.Context, kv jetstream.KeyValue, keys authority.Keys, id string) error {
-	value, err := json.Marshal(e.signed)
-	if err != nil {
-		return err
-	}
-	there, err := kv.Get(ctx, id)
-	switch {
-	case errors.Is(err, jetstream.ErrKeyNotFound):
-		_, err = kv.Create(ctx, id, value)
-	case err != nil:
-		return err
-	default:
-		have, bad := Decode(keys, id, there.Value())
-		if bad == nil && (have.Released != nil || e.entry.Released == nil) {
-			return nil
-		}
-		_, err = kv.Update(ctx, id, value, there.Revision())
-	}
-	if errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
-		return nil // somebody else is at it
-	}
-	return err
-}
-
-// load reads the disk. What is there and can't be read is an error: to go on
-// would be to release it.
-func (k *Keeper) load() error {
-	content, err := os.ReadFile(k.path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	var all []authority.Signed
-	if err == nil {
-		if err := json.Unmarshal(content, &all); err != nil {
-			return fmt.Errorf("%s can't be read; put it right, or remove it to give up the locks in it: %w", k.path, err)
-		}
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, s := range all {
-		var e Entry
-		err := k.opts.Keys.Verify(Signed, s, &e)
-		if err == nil {
-			err = e.Lock.check()
-		}
-		if err != nil {
-			k.opts.Log.Error().Err(err).Str("file", k.path).Msg("a lock on the disk is not taken")
-			continue
-		}
-		k.take(e, s)
-	}
-	return nil
-}
-
-// save writes the disk when it is behind.
-func (k *Keeper) save() error {
-	k.mu.Lock()
-	if !k.dirty || k.drained {
-		k.mu.Unlock()
-		return nil
-	}
-	k.dirty = false
-	all := make([]authority.Signed, 0, len(k.kept))
-	for _, e := range k.kept {
-		all = append(all, e.signed)
-	}
-	k.mu.Unlock()
-	content, err := json.Marshal(all)
-	if err == nil {
-		err = replace(k.path, content)
-	}
-	if err != nil {
-		k.mu.Lock()
-		k.dirty = true // the next tick tries again
-		k.mu.Unlock()
-	}
-	return err
-}
-
-// replace writes a file so that a crash leaves the old or the new one.
-func replace(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // gone already after a rename
-	_, err = f.Write(content)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
