@@ -78,6 +78,7 @@ func decodeBypass(sample []byte) (Bypass, error) {
 	if _, err := binary.Decode(sample, binary.NativeEndian, &r); err != nil {
 		return Bypass{}, fmt.Errorf("report of a bypass, %d bytes: %w", len(sample), err)
 	}
+	process, _ := process(r.Process.Started, r.Process.Tgid, r.Process.Uid, r.Process.Gid, r.Process.Comm)
 	b := Bypass{
 		At:       atBoot(r.At),
 		Outcome:  RefusedFault,
@@ -85,7 +86,7 @@ func decodeBypass(sample []byte) (Bypass, error) {
 		Workload: r.Workload,
 		Cgroup:   r.Cgroup,
 		Netns:    r.Netns,
-		Process:  process(r.Process.Started, r.Process.Tgid, r.Process.Uid, r.Process.Gid, r.Process.Comm),
+		Process:  process,
 		Socket:   socketName(r.Family, r.Type, r.Protocol),
 	}
 	if all := outcomes(); int(r.Outcome) < len(all) {

@@ -24,6 +24,9 @@ type Origin struct {
 	// the same, or one inside of it.
 	Workload uint64
 	Cgroup   uint64
+	// CgroupPath is where that process is, below the root of cgroup v2, as of a moment
+	// later. Empty means that it can't be told.
+	CgroupPath string
 	// Process connected. It may have handed the socket on since.
 	Process Process
 	At      time.Time
@@ -51,11 +54,13 @@ func (i *Interceptor) Origin(conn *net.TCPConn) (Origin, error) {
 		}
 		return Origin{}, fmt.Errorf("origin of a connection: %w", err)
 	}
+	process, cgroup := process(o.Process.Started, o.Process.Tgid, o.Process.Uid, o.Process.Gid, o.Process.Comm)
 	return Origin{
 		Destination: addrPort(o.Destination, o.Port),
 		Workload:    o.Workload,
 		Cgroup:      o.Cgroup,
-		Process:     process(o.Process.Started, o.Process.Tgid, o.Process.Uid, o.Process.Gid, o.Process.Comm),
+		CgroupPath:  cgroup,
+		Process:     process,
 		At:          atBoot(o.At),
 		Protocol:    o.Protocol,
 		Target:      o.Target,

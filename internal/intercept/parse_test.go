@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"chaperone.dev/chaperone/internal/procfs"
 )
 
 func TestCgroupMounts(t *testing.T) {
@@ -83,7 +85,7 @@ func FuzzStartTicks(f *testing.F) {
 }
 
 // A process is told by when it started, not by its PID alone.
-func TestExecutable(t *testing.T) {
+func TestLook(t *testing.T) {
 	ticks, ok := startTicks(mustRead(t, "/proc/self/stat"))
 	if !ok {
 		t.Fatal("no start time of this process")
@@ -93,14 +95,18 @@ func TestExecutable(t *testing.T) {
 		t.Fatal(err)
 	}
 	started := ticks * nsPerTick
-	if got := executable("/proc/self", started); got != self {
-		t.Errorf("executable %q, want %q", got, self)
+	cgroup, ok := procfs.Cgroup(mustRead(t, "/proc/self/cgroup"))
+	if !ok {
+		t.Fatal("no cgroup of this process")
 	}
-	if got := executable("/proc/self", started+nsPerTick); got != "" {
-		t.Errorf("executable %q of a process that started at another time", got)
+	if executable, in := look("/proc/self", started); executable != self || in != cgroup {
+		t.Errorf("executable %q in %q, want %q in %q", executable, in, self, cgroup)
 	}
-	if got := executable("/proc/0", started); got != "" {
-		t.Errorf("executable %q of no process", got)
+	if executable, in := look("/proc/self", started+nsPerTick); executable != "" || in != "" {
+		t.Errorf("executable %q in %q of a process that started at another time", executable, in)
+	}
+	if executable, in := look("/proc/0", started); executable != "" || in != "" {
+		t.Errorf("executable %q in %q of no process", executable, in)
 	}
 }
 

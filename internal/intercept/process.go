@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"chaperone.dev/chaperone/internal/procfs"
 )
 
 // Process is a process as the kernel saw it.
@@ -20,34 +22,35 @@ type Process struct {
 	Executable string
 }
 
-// process completes what the kernel programs tell of a process. started is on the
-// boot-time clock, in ns.
-func process(started uint64, pid, uid, gid uint32, comm [16]int8) Process {
-	p := Process{PID: pid, UID: uid, GID: gid, Comm: text(comm)}
+// process completes what the kernel programs tell of a process, and returns the path of its
+// cgroup, if it can be told. started is on the boot-time clock, in ns.
+func process(started uint64, pid, uid, gid uint32, comm [16]int8) (p Process, cgroup string) {
+	p = Process{PID: pid, UID: uid, GID: gid, Comm: text(comm)}
 	if pid != 0 && started != 0 {
-		p.Executable = executable(fmt.Sprintf("/proc/%d", pid), started)
+		p.Executable, cgroup = look(fmt.Sprintf("/proc/%d", pid), started)
 	}
-	return p
+	return p, cgroup
 }
 
-// executable returns what the process at a folder of /proc runs, if it is the one
-// that started then. The open folder stays that of the same process: once that is
+// look returns what the process at a folder of /proc runs, and its cgroup, if it is the
+// one that started then. The open folder stays that of the same process: once that is
 // gone reading there fails, whoever has the PID by then.
-func executable(proc string, started uint64) string {
+func look(proc string, started uint64) (executable, cgroup string) {
 	dir, err := unix.Open(proc, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return ""
+		return "", ""
 	}
 	defer unix.Close(dir)
 	if ticks, ok := startTicks(readAt(dir, "stat")); !ok || ticks != started/nsPerTick {
-		return ""
+		return "", ""
 	}
+	cgroup, _ = procfs.Cgroup(readAt(dir, "cgroup"))
 	buf := make([]byte, unix.PathMax)
 	n, err := unix.Readlinkat(dir, "exe", buf)
 	if err != nil {
-		return ""
+		return "", cgroup
 	}
-	return string(buf[:n])
+	return string(buf[:n]), cgroup
 }
 
 // nsPerTick is that of USER_HZ, which is 100 on all that this is built for.

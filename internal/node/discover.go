@@ -206,6 +206,21 @@ func foundPod(pod pods.Pod) workload.Found {
 	}
 }
 
+// image is what the container of a pod's process was made from; empty when that can't be
+// told. The cgroup is the process's.
+func (n *node) image(job workload.Job, cgroup string) string {
+	if job.Pod.UID == "" || n.discovery.pods == nil {
+		return ""
+	}
+	// A process that has moved out of its pod since still counts as the pod's.
+	uid, container, _ := pods.ParseCgroup(cgroup)
+	if uid != job.Pod.UID {
+		container = ""
+	}
+	pod, _ := n.discovery.pods.Pod(job.Pod.UID)
+	return pod.Image(container)
+}
+
 // local is a principal that the node itself vouches for.
 func local(subject string) policy.Principal {
 	if subject == "" {

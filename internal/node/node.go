@@ -412,7 +412,7 @@ func (n *node) ByCgroup(id uint64) (workload.Job, bool) { return n.jobs().ByCgro
 func (n *node) openSessions() {
 	n.sessions = session.New(session.Options{
 		Cluster: n.origin.Cluster, Node: n.origin.Node,
-		Origins: n, Jobs: n, Identities: n, DNS: n.resolver.ServeTCP, Targets: n.targets, Policies: n.documents.Load,
+		Origins: n, Jobs: n, Identities: n, Image: n.image, DNS: n.resolver.ServeTCP, Targets: n.targets, Policies: n.documents.Load,
 		Credentials: n.credentials, Certificates: n.authority, Journal: n.journal,
 		Approvals: n, Locks: n, Clock: n.clock,
 		Parser: pgsql.NewParser(pgsql.Options{}), Limits: n.spec.Limits, Log: n.log,

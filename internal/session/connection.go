@@ -231,6 +231,7 @@ func (c *connection) bind(set *policy.Set) *policy.Bound {
 			Name: c.job.Name, Node: c.server.opts.Node,
 			Executable: c.origin.Process.Executable, UID: int64(c.origin.Process.UID),
 			Unit: c.job.Unit, Namespace: c.job.Pod.Namespace, ServiceAccount: c.job.Pod.ServiceAccount, Labels: c.job.Pod.Labels,
+			Image: c.server.opts.Image(c.job, c.origin.CgroupPath),
 		},
 		policy.TargetFacts{
 			Name: spec.Metadata.Name, Protocol: spec.Spec.Protocol, Host: c.match.Host,

@@ -76,6 +76,9 @@ type Options struct {
 	Origins       Origins
 	Jobs          Jobs
 	Identities    Identifier
+	// Image is what the container of a pod's process was made from; empty when that can't
+	// be told. The cgroup is the process's.
+	Image func(job workload.Job, cgroup string) string
 	// DNS serves a connection of a workload to a DNS server, whichever.
 	DNS          func(ctx context.Context, conn net.Conn, workload uint64)
 	Targets      *target.Registry

@@ -53,6 +53,15 @@ spec:
   issuer: "https://kubernetes.default.svc"
   audiences: [chaperone]
   caFile: "{{dir}}/cluster-ca.pem"
+---
+apiVersion: chaperone.dev/v1alpha1
+kind: Policy
+metadata: {name: images}
+spec:
+  principals: {subjects: ["system:serviceaccount:agents:agent@local"]}
+  targets: ["*"]
+  rules:
+    - {name: withdrawn, when: "workload.image == 'registry.example/withdrawn:1'", then: deny, message: that image was withdrawn}
 `
 
 // objects are what a cluster's administrator would make. Anybody may read the keys that
@@ -174,7 +183,13 @@ type pod struct {
 // pod makes one in the API; node may be empty.
 func (c *cluster) pod(namespace, name, node, role string) *pod {
 	c.t.Helper()
-	spec := "serviceAccountName: agent, containers: [{name: main, image: \"registry.example/agent:1\"}]"
+	return c.podOf("registry.example/agent:1", namespace, name, node, role)
+}
+
+// podOf makes one of an image.
+func (c *cluster) podOf(image, namespace, name, node, role string) *pod {
+	c.t.Helper()
+	spec := fmt.Sprintf("serviceAccountName: agent, containers: [{name: main, image: %q}]", image)
 	if node != "" {
 		spec += ", nodeName: " + node
 	}
@@ -330,6 +345,17 @@ func TestPods(t *testing.T) {
 			planner.isPlanner(planner.start(filepath.Join(planner.container(), name)))
 		}
 		planner.isPlanner(planner.start(filepath.Join(planner.cgroup(), filepath.Base(other.cgroup()))))
+	})
+	run("an image that policy denies", func(t *testing.T) {
+		withdrawn := c.podOf("registry.example/withdrawn:1", "agents", "withdrawn", "node-1", "planner")
+		r := withdrawn.start(withdrawn.container())
+		c.until("the pod is a planner's", func() bool {
+			answer, err := r.try("session", "application_name=withdrawn")
+			if err == nil {
+				t.Fatalf("it has the session %s", answer)
+			}
+			return strings.Contains(err.Error(), "that image was withdrawn")
+		})
 	})
 	run("one with the node's network", func(t *testing.T) {
 		host := c.pod("agents", "host", "node-1", "planner")

@@ -1,6 +1,9 @@
 package pods
 
 import (
+	"slices"
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -26,6 +29,22 @@ type Pod struct {
 type Container struct {
 	Name  string
 	Image string // as the pod asks for it
+	ID    string // that the runtime gave it; empty until the API tells that it was started
+}
+
+// Image returns what a container of the pod was made from, as the pod asks for it. For
+// one whose id the API does not tell yet it can be told if all of the pod's are made from
+// the same image; else it is empty.
+func (p Pod) Image(container string) string {
+	isOther := func(c Container) bool { return c.Image != p.Containers[0].Image }
+	isIt := func(c Container) bool { return container != "" && c.ID == container }
+	if i := slices.IndexFunc(p.Containers, isIt); i >= 0 {
+		return p.Containers[i].Image
+	}
+	if len(p.Containers) == 0 || slices.ContainsFunc(p.Containers, isOther) {
+		return ""
+	}
+	return p.Containers[0].Image
 }
 
 // strip takes from the API's object what is kept.
@@ -39,16 +58,26 @@ func strip(object *corev1.Pod) Pod {
 		HostNetwork:    object.Spec.HostNetwork,
 		Phase:          string(object.Status.Phase),
 	}
-	spec := &object.Spec
+	spec, ids := &object.Spec, map[string]string{}
+	for _, list := range [][]corev1.ContainerStatus{
+		object.Status.InitContainerStatuses, object.Status.ContainerStatuses, object.Status.EphemeralContainerStatuses,
+	} {
+		for i := range list {
+			// "containerd://<id>"
+			if _, id, ok := strings.Cut(list[i].ContainerID, "://"); ok {
+				ids[list[i].Name] = id
+			}
+		}
+	}
 	pod.Containers = make([]Container, 0, len(spec.InitContainers)+len(spec.Containers)+len(spec.EphemeralContainers))
 	for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
 		for i := range list {
-			pod.Containers = append(pod.Containers, Container{Name: list[i].Name, Image: list[i].Image})
+			pod.Containers = append(pod.Containers, Container{Name: list[i].Name, Image: list[i].Image, ID: ids[list[i].Name]})
 		}
 	}
 	for i := range spec.EphemeralContainers {
 		c := &spec.EphemeralContainers[i]
-		pod.Containers = append(pod.Containers, Container{Name: c.Name, Image: c.Image})
+		pod.Containers = append(pod.Containers, Container{Name: c.Name, Image: c.Image, ID: ids[c.Name]})
 	}
 	if hash, ok := staticHash(object); ok {
 		pod.UID, pod.Static = hash, true

@@ -102,6 +102,11 @@ func (c *cluster) testTells(t *testing.T) {
 	if got, _ := w.Pod(uid); got.Phase != "Running" {
 		t.Errorf("phase is %q, want Running", got.Phase)
 	}
+	patch("status", `{"status":{"containerStatuses":[{"name":"main","image":"registry.example/changing:1","imageID":"","ready":true,"restartCount":0,"containerID":"containerd://c0ffee"}]}}`)
+	w.next(t, uid)
+	if got, _ := w.Pod(uid); got.Containers[0].ID != "c0ffee" {
+		t.Errorf("containers are %+v, want the id that the runtime gave", got.Containers)
+	}
 	patch("ephemeralcontainers", `{"spec":{"ephemeralContainers":[{"name":"debug","image":"registry.example/shell:1"}]}}`)
 	w.next(t, uid)
 	if got, _ := w.Pod(uid); len(got.Containers) != 2 || got.Containers[1].Name != "debug" {
