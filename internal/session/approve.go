@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -32,6 +34,39 @@ func missing(needed []policy.Needed, given ...approvals) []policy.Needed {
 		return slices.ContainsFunc(given, func(a approvals) bool { return a[keyOf(n)] != "" })
 	})
 }
+
+// outlive forgets what was given for rules that other documents don't have any more, or
+// have in other words: what people have said yes to is not what is asked now.
+func (a approvals) outlive(old, now *policy.Set) {
+	maps.DeleteFunc(a, func(key approvalKey, _ string) bool {
+		return !reflect.DeepEqual(ruleOf(old, key), ruleOf(now, key))
+	})
+}
+
+// rule is what people are asked by. The zero value is of none.
+type rule struct {
+	when string
+	spec policy.ApprovalSpec
+}
+
+func ruleOf(set *policy.Set, key approvalKey) rule {
+	for _, document := range set.Policies {
+		for _, r := range document.Spec.Rules {
+			if document.Metadata.Name == key.policy && r.Name == key.rule && r.Approval != nil {
+				return rule{r.When, *r.Approval}
+			}
+		}
+	}
+	for _, document := range set.Masks {
+		if untracedKey(document.Metadata.Name) == key && document.Spec.Approval != nil {
+			return rule{spec: *document.Spec.Approval}
+		}
+	}
+	return rule{}
+}
+
+// untracedKey is of the approval that a Mask asks for.
+func untracedKey(mask string) approvalKey { return approvalKey{"mask " + mask, "untraceable"} }
 
 // ids are the requests behind the needed approvals.
 func ids(needed []policy.Needed, given ...approvals) []string {
@@ -85,23 +120,11 @@ func (c *connection) question(what, kind string) approval.Question {
 func (c *connection) about(q approval.Question, n policy.Needed, digest hash.Hash) approval.Question {
 	spec := n.Spec
 	q.Policy, q.Rule, q.Why = n.Policy, n.Rule, n.Message
-	q.When = whenOf(c.set, n)
+	q.When = ruleOf(c.set, keyOf(n)).when
 	q.From, q.Escalate, q.Count = spec.From, spec.Escalate, spec.Count
 	q.Standing, q.Within = time.Duration(spec.Standing), time.Duration(spec.Within)
 	q.Digest = sumWith(digest, n)
 	return q
-}
-
-// whenOf is the condition of the rule that asks.
-func whenOf(set *policy.Set, n policy.Needed) string {
-	for _, document := range set.Policies {
-		for _, rule := range document.Spec.Rules {
-			if document.Metadata.Name == n.Policy && rule.Name == n.Rule {
-				return rule.When
-			}
-		}
-	}
-	return ""
 }
 
 // decided asks people, and refuses unless they have approved.

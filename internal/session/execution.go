@@ -19,7 +19,8 @@ type execution struct {
 	gate     *gate
 	prepared *prepared
 	params   postgres.Params
-	given    approvals // for this run alone
+	given    approvals   // for this run alone
+	under    *policy.Set // the documents that they were given by
 }
 
 // maxRounds bounds how often a run is decided anew after people have approved
@@ -56,6 +57,9 @@ func (e *execution) begin(ctx context.Context) (postgres.Command, []policy.Neede
 	if decision.Action != policy.Deny {
 		// A decision is shared by executions, so its list is not added to.
 		decision.Approvals = append(slices.Clip(decision.Approvals), plan.untraced...)
+		if now := g.connection.set; e.under != now && e.under != nil {
+			e.given.outlive(e.under, now)
+		}
 		if needed := missing(decision.Approvals, g.given, e.given); len(needed) > 0 {
 			return nil, needed, nil
 		}
@@ -125,6 +129,7 @@ func (e *execution) ask(ctx context.Context, plan *plan, n policy.Needed, notify
 			*given = approvals{}
 		}
 		(*given)[keyOf(n)] = answer.Request
+		e.under = c.set
 		return nil
 	}
 	record.Decision = string(policy.Deny)

@@ -59,6 +59,7 @@ func (g *gate) refresh() error {
 	if renewed {
 		c.job = job
 	}
+	g.given.outlive(c.set, set)
 	c.set, c.bound = set, c.bind(set)
 	rules, err := c.server.rulesFor(c)
 	if err != nil {
@@ -172,7 +173,7 @@ func (g *gate) mayBeSeen(why *mask.Untraceable) []policy.Needed {
 	c := g.connection
 	var needed []policy.Needed
 	for i := range c.set.Masks {
-		name, spec := c.set.Masks[i].Metadata.Name, &c.set.Masks[i].Spec
+		key, spec := untracedKey(c.set.Masks[i].Metadata.Name), &c.set.Masks[i].Spec
 		if len(spec.Columns) == 0 || !spec.Covers(c.match.Target.Metadata.Name) || spec.Exempt.Matches(c.job.Principal) {
 			continue
 		}
@@ -180,7 +181,7 @@ func (g *gate) mayBeSeen(why *mask.Untraceable) []policy.Needed {
 			return nil
 		}
 		needed = append(needed, policy.Needed{
-			Policy: "mask " + name, Rule: "untraceable", Spec: spec.Approval,
+			Policy: key.policy, Rule: key.rule, Spec: spec.Approval,
 			Message: "what it returns can't be traced to masked columns, and would be shown as it is: " + why.Message,
 		})
 	}

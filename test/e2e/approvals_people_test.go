@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -246,6 +247,42 @@ func TestApprovalOfASession(t *testing.T) {
 		}
 		<-job.done
 		w.event(event.TypeApprovalExpired, requested(id, "outcome", "cancelled"))
+	})
+	t.Run("approved, and then the rule is another one", func(t *testing.T) {
+		w := w.in(t)
+		goOn := w.Path("go-on")
+		wait := func(n int) string { return fmt.Sprintf(`\! while [ ! -e %s%d ]; do sleep 0.05; done`, goOn, n) }
+		psql := w.start(w.job("guest", says("SELECT 'the first'", wait(1), "SELECT 'the second'", wait(2), "SELECT 'the third'")...))
+		before := psql.notice(t)
+		w.view(w.root(), before)
+		w.approvals("approve", "--yes", before).want(t, 0)
+		psql.want(t, "the first")
+		load := func(text string, step int) {
+			t.Helper()
+			if err := w.WriteDocument("policy.yaml", text); err != nil {
+				t.Fatal(err)
+			}
+			loaded := strings.Count(w.log.String(), "documents in force")
+			if err := w.daemon.Reload(); err != nil {
+				t.Fatal(err)
+			}
+			w.until("new documents", func() bool { return strings.Count(w.log.String(), "documents in force") > loaded })
+			if err := os.WriteFile(fmt.Sprint(goOn, step), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// Other documents with the same rule ask nobody again.
+		load(strings.Replace(asking, "changes orders", "changes an order", 1), 1)
+		psql.want(t, "the second")
+		load(strings.Replace(asking, `when: "true"`, `when: "session.age < duration('2h')"`, 1), 2)
+		after := psql.notice(t)
+		if after == before {
+			t.Errorf("it waits for %s again", before)
+		}
+		w.view(w.root(), after)
+		w.approvals("approve", "--yes", after).want(t, 0)
+		psql.want(t, "the third")
+		<-psql.done
 	})
 	w.noRoles()
 }
