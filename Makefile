@@ -33,7 +33,7 @@ test-bypass: build ## every known way around, tried; prints the matrix
 test-kill: build ## kill -9 of the daemon in a loop, under load, for two minutes
 	$(GO) test -count=1 -v -run 'Bypass/daemon_killed_and_started' ./test/bypass -kill-for 2m
 
-test-kernels: ## interception and ways around on older kernels, in virtual machines without KVM
+test-kernels: ## interception, ways around, and setting the clock on older kernels, in virtual machines without KVM
 	@tools/setup.sh build kernels
 	test/kernels/run.sh
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs the tests of the kernel programs, and the attacks on them, on older kernels,
-# side by side: each in virtual machines under emulation, and in both places
+# Runs the tests of the kernel programs, the attacks on them, and what sets a
+# machine's clock, on older kernels, side by side: each in virtual machines under emulation, and in both places
 # where cgroup v2 may be mounted. Prints a line for each, and all that a suite
 # said in which something failed, but for what passed. What no kernel that is listed in test/bypass leaves open is printed too.
 #
@@ -16,17 +16,20 @@ trap 'exit 129' HUP INT TERM
 
 CGO_ENABLED=0 go test -c -o "$work/intercept" ./internal/intercept
 CGO_ENABLED=0 go test -c -o "$work/bypass" ./test/bypass
+CGO_ENABLED=0 go test -c -o "$work/clock" ./internal/clock
 
 [ $# -gt 0 ] || set -- 6.1 6.12
 
-# Both suites on one kernel, one after the other; 1 when something failed.
+# All suites on one kernel, one after the other; 1 when something failed.
 series() {
 	failed=0
-	for suite in intercept bypass; do
+	for suite in clock intercept bypass; do
 		log=$work/$1.$suite
 		arguments='-test.v -test.timeout=9m'
-		# Emulation is slow: what may never come is waited for longer.
-		[ "$suite" = intercept ] || arguments="$arguments -patience 1500"
+		case $suite in
+		clock) arguments="$arguments -set-clock" ;;
+		bypass) arguments="$arguments -patience 1500" ;; # emulation is slow
+		esac
 		code=0
 		# shellcheck disable=SC2086 # the list is meant to be split
 		tools/vm.sh "$1" "$2" "$work/$suite" $arguments >"$log" 2>&1 || code=$?
