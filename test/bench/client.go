@@ -20,11 +20,15 @@ func runClient(ctx context.Context, args []string) error {
 		return selectClient(ctx, args[1])
 	case len(args) == 3 && args[0] == "connect":
 		return connectClient(ctx, args[1], args[2])
+	case len(args) == 2 && args[0] == "open":
+		return openClient(ctx, args[1])
+	case len(args) == 2 && args[0] == "idle":
+		return idleClient(ctx, args[1])
 	}
 	return errors.New("unknown client")
 }
 
-// selectClient runs a query and prints the bytes of its values and the
+// selectClient runs a query and prints the number of its rows and the
 // nanoseconds that it took.
 func selectClient(ctx context.Context, query string) error {
 	conn, err := pgconn.Connect(ctx, "")
@@ -32,19 +36,17 @@ func selectClient(ctx context.Context, query string) error {
 		return err
 	}
 	defer conn.Close(ctx)
-	started, size := time.Now(), 0
+	started, rows := time.Now(), 0
 	results := conn.Exec(ctx, query)
 	for results.NextResult() {
 		reader := results.ResultReader()
 		for reader.NextRow() {
-			for _, value := range reader.Values() {
-				size += len(value)
-			}
+			rows++
 		}
 	}
 	if err := results.Close(); err != nil {
 		return err
 	}
-	fmt.Println(size, time.Since(started).Nanoseconds())
+	fmt.Println(rows, time.Since(started).Nanoseconds())
 	return nil
 }

@@ -1,6 +1,6 @@
 // Command bench measures what a planner pays for Chaperone: the same client
-// and the same server, directly, through pgbouncer, through HAProxy, and
-// through Chaperone with policy, masks and recording on. All four run in one
+// and the same server, directly, through pgbouncer, through HAProxy, through a
+// plain relay, and through Chaperone with policy, masks and recording on. All run in one
 // run, in turn, round by round; what is told are medians and ratios. It writes
 // docs/benchmarks.md.
 package main
@@ -22,9 +22,12 @@ import (
 )
 
 func main() {
-	// The program is its own client, too: see client.go.
+	// The program is its own client, too, and a relay: see client.go and relay.go.
 	if len(os.Args) > 1 && os.Args[1] == clientWord {
 		exit(runClient(context.Background(), os.Args[2:]))
+	}
+	if len(os.Args) == 4 && os.Args[1] == relayWord {
+		exit(relay(os.Args[2], os.Args[3]))
 	}
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each measurement is made")
@@ -73,12 +76,11 @@ func run(o options) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	binary := filepath.Join(dir, "chaperone")
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/chaperone")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("building chaperone: %w\n%s", err, out)
+	built, err := buildAll(ctx, dir)
+	if err != nil {
+		return err
 	}
-	world, err := setUp(ctx, dir, binary)
+	world, err := setUp(ctx, dir, built)
 	if err != nil {
 		return err
 	}
@@ -97,6 +99,21 @@ func run(o options) error {
 		return nil
 	}
 	return os.WriteFile(o.report, []byte(text), 0o644)
+}
+
+// binaries are what the paths are made of.
+type binaries struct{ chaperone, chaperoned, nats string }
+
+func buildAll(ctx context.Context, dir string) (binaries, error) {
+	b := binaries{filepath.Join(dir, "chaperone"), filepath.Join(dir, "chaperoned"), filepath.Join(dir, "nats-server")}
+	for path, pkg := range map[string]string{
+		b.chaperone: "./cmd/chaperone", b.chaperoned: "./cmd/chaperoned", b.nats: "github.com/nats-io/nats-server/v2",
+	} {
+		if _, err := program(exec.CommandContext(ctx, "go", "build", "-o", path, pkg)); err != nil {
+			return b, fmt.Errorf("building %s: %w", pkg, err)
+		}
+	}
+	return b, nil
 }
 
 // program runs a command to its end and returns what it printed.

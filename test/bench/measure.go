@@ -27,12 +27,18 @@ type workload struct {
 
 func workloads() []workload {
 	var all []workload
-	for _, clients := range []int{1, 8, 32} {
-		all = append(all, workload{fmt.Sprintf("`pgbench -S`, %d clients", clients), "query", pgbench(clients)})
+	for _, mode := range []string{"simple", "prepared"} {
+		for _, clients := range []int{1, 8, 32} {
+			all = append(all, workload{
+				fmt.Sprintf("`pgbench -S -M %s`, %d clients", mode, clients), "query", pgbench(clients, "-S", "-M", mode),
+			})
+		}
 	}
 	return append(all,
-		workload{"a new connection per query (`pgbench -S -C`), 4 clients", "connection", pgbench(4, "-C")},
-		workload{"`SELECT *` of about 190 MB", "MB", selectAll},
+		workload{"TPC-B (`pgbench -M prepared`), 8 clients", "transaction", pgbench(8, "-M", "prepared")},
+		workload{"a new connection per query (`pgbench -S -C`), 4 clients", "connection", pgbench(4, "-S", "-C")},
+		workload{"`SELECT *` of 1,000,000 rows, about 190 MB", "10,000 rows", selectAll("big")},
+		workload{"the same, with one masked column", "10,000 rows", selectAll("big_masked")},
 	)
 }
 
@@ -42,6 +48,8 @@ type results struct {
 	paths     []string
 	samples   map[string]map[string][]sample
 	connect   *connectResult
+	opening   map[string]*opening
+	idle      *idleResult
 }
 
 // measure makes every measurement, each round all paths in turn, so that what
@@ -71,10 +79,31 @@ func (w *world) measure(ctx context.Context, o options) (*results, error) {
 		}
 	}
 	var err error
-	if o.only.MatchString(connectTitle) {
-		r.connect, err = w.measureConnect(ctx, o)
+	direct, chaperone := w.path("direct"), w.path("chaperone")
+	if o.only.MatchString(openingTitle) && direct != nil && chaperone != nil {
+		if r.opening, err = measureOpening(ctx, o, direct, chaperone); err != nil {
+			return nil, fmt.Errorf("%s: %w", openingTitle, err)
+		}
 	}
-	return r, err
+	if o.only.MatchString(connectTitle) {
+		if r.connect, err = w.measureConnect(ctx, o); err != nil {
+			return nil, fmt.Errorf("%s: %w", connectTitle, err)
+		}
+	}
+	if o.only.MatchString(idleTitle) && chaperone != nil {
+		if r.idle, err = w.measureIdle(ctx, chaperone); err != nil {
+			return nil, fmt.Errorf("%s: %w", idleTitle, err)
+		}
+	}
+	return r, nil
+}
+
+// path is the one of that name, or nil when it is not measured.
+func (w *world) path(name string) *path {
+	if i := slices.IndexFunc(w.paths, func(p *path) bool { return p.name == name }); i >= 0 {
+		return w.paths[i]
+	}
+	return nil
 }
 
 func (w *world) sample(ctx context.Context, load workload, p *path, o options) (sample, error) {
@@ -98,12 +127,12 @@ var (
 	perSecond    = regexp.MustCompile(`tps = ([0-9.]+)`)
 )
 
-// pgbench runs the select-only script. The rate is pgbench's own: without the
+// pgbench runs it with those arguments. The rate is pgbench's own: without the
 // time of connecting, but for the run that connects each time.
 func pgbench(clients int, args ...string) func(context.Context, *world, *path, options) (float64, time.Duration, error) {
 	return func(ctx context.Context, w *world, p *path, o options) (float64, time.Duration, error) {
 		words := append([]string{
-			"-n", "-S", "-c", strconv.Itoa(clients), "-j", strconv.Itoa(min(clients, 2)),
+			"-n", "-c", strconv.Itoa(clients), "-j", strconv.Itoa(min(clients, 2)),
 			"-T", strconv.Itoa(int(o.each.Seconds())),
 		}, args...)
 		cmd := p.command(ctx, "pgbench", words...)
@@ -128,23 +157,34 @@ func pgbench(clients int, args ...string) func(context.Context, *world, *path, o
 	}
 }
 
-// selectAll reads the big table once, and throws it away.
-func selectAll(ctx context.Context, w *world, p *path, _ options) (float64, time.Duration, error) {
+// selectAll reads a big table once, and throws it away.
+func selectAll(table string) func(context.Context, *world, *path, options) (float64, time.Duration, error) {
+	return func(ctx context.Context, w *world, p *path, _ options) (float64, time.Duration, error) {
+		var rows, nanoseconds int64
+		err := p.client(ctx, []string{"select", "SELECT * FROM " + table}, &rows, &nanoseconds)
+		if err == nil && rows != bigRows {
+			err = fmt.Errorf("the client got %d rows of %d", rows, bigRows)
+		}
+		return float64(rows) / 10_000, time.Duration(nanoseconds), err
+	}
+}
+
+// client runs this program as a client, and reads the numbers that it prints.
+func (p *path) client(ctx context.Context, args []string, into ...any) error {
 	self, err := os.Executable()
 	if err != nil {
-		return 0, 0, err
+		return err
 	}
-	cmd := p.command(ctx, self, clientWord, "select", "SELECT * FROM big")
+	cmd := p.command(ctx, self, append([]string{clientWord}, args...)...)
 	cmd.Env = append(cmdEnv(cmd.Env), p.environment()...)
 	out, err := program(cmd)
 	if err != nil {
-		return 0, 0, err
+		return err
 	}
-	var bytes, nanoseconds int64
-	if _, err := fmt.Sscan(out, &bytes, &nanoseconds); err != nil {
-		return 0, 0, fmt.Errorf("the client printed %q: %w", out, err)
+	if _, err := fmt.Sscan(out, into...); err != nil {
+		return fmt.Errorf("the client printed %q: %w", out, err)
 	}
-	return float64(bytes) / 1e6, time.Duration(nanoseconds), nil
+	return nil
 }
 
 func cmdEnv(env []string) []string {

@@ -21,7 +21,8 @@ Written by `+"`make bench`"+`. One machine (%d cores, Linux %s, %s) runs the cli
 server and the proxies at once, so each takes processor time from the others: read the ratios, not the rates.
 Medians of %d rounds, all paths in turn in each round, %v per pgbench run. No path has TLS. pgbouncer pools
 sessions, one server connection for each client's, as Chaperone does. Chaperone runs with policy, column masks,
-content detectors and `+"`record: durable`"+`, and its process holds NATS and the sink too; their processor time is in its figure.
+content detectors and `+"`record: durable`"+`, and publishes to a NATS server that is a process of its own on the same two cores, as it would be on another machine's;
+the processor time is the daemon's alone. The relay in Go copies bytes and looks at none.
 
 `, runtime.NumCPU(), unix.ByteSliceToString(kernel.Release[:]), runtime.GOARCH, o.rounds, o.each)
 	for _, load := range r.workloads {
@@ -38,6 +39,28 @@ content detectors and `+"`record: durable`"+`, and its process holds NATS and th
 		}
 		b.WriteString("\n")
 	}
+	if r.opening != nil {
+		direct, ours := r.opening["direct"], r.opening["chaperone"]
+		fmt.Fprintf(&b, `## %s
+
+With its first query, of a client that does one after the other; medians of %d client processes.
+
+| | directly | through Chaperone | more |
+|---|---:|---:|---:|
+| the first of a fresh job | %v | %v | %v |
+| a further one of the job | %v | %v | %v |
+
+`, openingTitle, len(ours.first),
+			short(median(direct.first)), short(median(ours.first)), short(median(ours.first)-median(direct.first)),
+			short(median(direct.further)), short(median(ours.further)), short(median(ours.further)-median(direct.further)))
+	}
+	if r.idle != nil {
+		fmt.Fprintf(&b, `## %s
+
+%d sessions, each after one query, take %.1f KiB each of the daemon's memory (%d MiB before, %d MiB with them).
+
+`, idleTitle, r.idle.sessions, float64(r.idle.with-r.idle.before)/1024/float64(r.idle.sessions), r.idle.before>>20, r.idle.with>>20)
+	}
 	if r.connect == nil {
 		return b.String()
 	}
@@ -52,6 +75,8 @@ content detectors and `+"`record: durable`"+`, and its process holds NATS and th
 `, connectTitle, len(r.connect.with), without, with, float64(with)/float64(without))
 	return b.String()
 }
+
+func short(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond) }
 
 func rate(s sample) float64 { return s.rate }
 

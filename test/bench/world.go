@@ -10,6 +10,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,6 +26,8 @@ const (
 	benchWord    = "bench"
 	bouncerPort  = 6432
 	haproxyPort  = 7432
+	relayPort    = 8432
+	natsPort     = 4333
 	readyTimeout = 30 * time.Second
 )
 
@@ -41,10 +44,11 @@ type world struct {
 	stage   *stage.Stage
 	dir     string
 	paths   []*path
-	proxies []*exec.Cmd
+	daemon  int // its process id
+	running []*exec.Cmd
 }
 
-func setUp(ctx context.Context, dir, binary string) (_ *world, err error) {
+func setUp(ctx context.Context, dir string, binaries binaries) (_ *world, err error) {
 	w := &world{dir: dir}
 	defer func() {
 		if err != nil {
@@ -59,8 +63,8 @@ func setUp(ctx context.Context, dir, binary string) (_ *world, err error) {
 		return nil, err
 	}
 	w.stage, err = stage.New(ctx, stage.Options{
-		Binary: binary, Log: log, Documents: documents(), Plain: true,
-		Postgres: map[string]string{"shared_buffers": "512MB", "max_connections": "200"},
+		Binary: binaries.chaperone, Log: log, Documents: documents(), Plain: true,
+		Postgres: map[string]string{"shared_buffers": "512MB", "max_connections": strconv.Itoa(idleSessions + 200)},
 	})
 	if err != nil {
 		return nil, err
@@ -75,12 +79,19 @@ func setUp(ctx context.Context, dir, binary string) (_ *world, err error) {
 	if err := w.startHAProxy(ctx); err != nil {
 		return nil, err
 	}
-	daemon, err := w.stage.Up(ctx)
+	if err := w.startRelay(ctx); err != nil {
+		return nil, err
+	}
+	if err := w.startNATS(ctx, binaries.nats, log); err != nil {
+		return nil, err
+	}
+	daemon, err := w.stage.Start(ctx, exec.Command(binaries.chaperoned, "--config", w.stage.ConfigDir(), "--state", w.stage.Path("state")))
 	if err != nil {
 		return nil, err
 	}
+	w.daemon = daemon.PID()
 	w.paths = append(w.paths, &path{
-		name: "chaperone", pid: daemon.PID(), port: stage.Port,
+		name: "chaperone", pid: w.daemon, port: stage.Port,
 		command: func(ctx context.Context, name string, args ...string) *exec.Cmd {
 			return w.stage.Planner(ctx, "nightly-bench", append([]string{name}, args...)...)
 		},
@@ -89,9 +100,16 @@ func setUp(ctx context.Context, dir, binary string) (_ *world, err error) {
 }
 
 // documents are the stage's, with room for the benchmark and without TLS to
-// the server: none of the paths has it.
+// the server: none of the paths has it. NATS is a process of its own, as it is where
+// there are several nodes, so that the daemon's processor time is the proxy's.
 func documents() map[string]string {
 	all := stage.Documents()
+	node := strings.TrimRight(all["node.yaml"], "\n") + fmt.Sprintf(`
+  limits: {sessions: %d, sessionsPerJob: %d}
+  nats: {url: "nats://127.0.0.1:%d"}
+`, idleSessions+200, idleSessions+200, natsPort)
+	mask := strings.Replace(all["mask.yaml"], "  columns:\n", "  columns:\n    - {match: \"public.big_masked.name\", with: {keepLast: 4}}\n", 1)
+	policy := strings.Replace(all["policy.yaml"], "  rules:\n", "  rules:\n    - {name: tpc-b, when: \"statement.kind in ['UPDATE', 'INSERT']\", then: allow}\n", 1)
 	target := `apiVersion: chaperone.dev/v1alpha1
 kind: Target
 metadata: {name: orders-db}
@@ -103,12 +121,13 @@ spec:
     postgresRole:
       adminFrom: {file: "{{dir}}/orders-admin.dsn"}
       memberOf: [orders_reader]
-      connectionLimit: 100
+      connectionLimit: ` + strconv.Itoa(idleSessions+200) + `
 `
-	return map[string]string{"target.yaml": target, "policy.yaml": all["policy.yaml"], "mask.yaml": all["mask.yaml"]}
+	return map[string]string{"node.yaml": node, "target.yaml": target, "policy.yaml": policy, "mask.yaml": mask}
 }
 
-// fill makes pgbench's tables and a table of about 190 MB.
+// fill makes pgbench's tables, and a table of about 190 MB twice: a mask is on a column of
+// the second.
 func (w *world) fill(ctx context.Context) error {
 	dsn := w.stage.Postgres.AdminDSN(stage.Database)
 	if _, err := program(exec.CommandContext(ctx, "pgbench", "-i", "-q", "-s", strconv.Itoa(scale), dsn)); err != nil {
@@ -118,8 +137,10 @@ func (w *world) fill(ctx context.Context) error {
 		fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s' IN ROLE orders_reader", benchUser, benchWord),
 		fmt.Sprintf(`CREATE TABLE big AS SELECT i AS id, 'customer ' || i AS name, repeat(md5(i::text), 5) AS filler
 			FROM generate_series(1, %d) i`, bigRows),
-		"GRANT SELECT ON pgbench_accounts, pgbench_branches, pgbench_tellers, big TO orders_reader",
-		"VACUUM ANALYZE big", "CHECKPOINT")
+		"CREATE TABLE big_masked AS SELECT * FROM big",
+		"GRANT SELECT, UPDATE, INSERT ON pgbench_accounts, pgbench_branches, pgbench_tellers, pgbench_history TO orders_reader",
+		"GRANT SELECT ON big, big_masked TO orders_reader",
+		"VACUUM ANALYZE big", "VACUUM ANALYZE big_masked", "CHECKPOINT")
 }
 
 // startPgbouncer starts it with one server connection per client connection,
@@ -147,7 +168,7 @@ log_disconnections = 0
 	if err := os.WriteFile(ini, []byte(config), 0o644); err != nil {
 		return err
 	}
-	return w.startProxy(ctx, "pgbouncer", bouncerPort, "pgbouncer", ini)
+	return w.startProxy(ctx, "pgbouncer", bouncerPort, "/usr/sbin/pgbouncer", ini)
 }
 
 func (w *world) startHAProxy(ctx context.Context) error {
@@ -167,7 +188,43 @@ listen postgres
 	if err := os.WriteFile(cfg, []byte(config), 0o644); err != nil {
 		return err
 	}
-	return w.startProxy(ctx, "HAProxy", haproxyPort, "haproxy", "-f", cfg)
+	return w.startProxy(ctx, "HAProxy", haproxyPort, "/usr/sbin/haproxy", "-f", cfg)
+}
+
+// startRelay starts what a proxy in Go can't do less than: see relay.go.
+func (w *world) startRelay(ctx context.Context) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	// Where nobody may read it from.
+	program := filepath.Join(w.dir, "relay")
+	content, err := os.ReadFile(self)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(program, content, 0o755); err != nil {
+		return err
+	}
+	return w.startProxy(ctx, "io.Copy", relayPort, program, relayWord,
+		fmt.Sprintf("127.0.0.1:%d", relayPort), fmt.Sprintf("%s:%d", stage.Address, stage.Port))
+}
+
+// startNATS starts a server of its own, with the streams in it.
+func (w *world) startNATS(ctx context.Context, server string, log *os.File) error {
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), server,
+		"-a", "127.0.0.1", "-p", strconv.Itoa(natsPort), "-js", "-sd", filepath.Join(w.dir, "nats"))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Stderr = log
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	w.running = append(w.running, cmd)
+	if err := accepts(ctx, "NATS", natsPort); err != nil {
+		return err
+	}
+	_, err := program(w.stage.Command(ctx, "nats", "setup", "--nats", fmt.Sprintf("nats://127.0.0.1:%d", natsPort)))
+	return err
 }
 
 // startProxy starts a proxy as nobody, and waits until it accepts.
@@ -178,20 +235,20 @@ func (w *world) startProxy(ctx context.Context, name string, port int, args ...s
 	}
 	uid, _ := strconv.Atoi(nobody.Uid)
 	gid, _ := strconv.Atoi(nobody.Gid)
-	// /usr/sbin is not on everybody's path.
-	program, err := exec.LookPath("/usr/sbin/" + args[0])
-	if err != nil {
-		return fmt.Errorf("%s: %w (Debian package %s)", name, err, args[0])
-	}
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, args[1:]...)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), args[0], args[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Pdeathsig: syscall.SIGKILL, Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)},
 	}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	w.proxies = append(w.proxies, cmd)
+	w.running = append(w.running, cmd)
 	w.paths = append(w.paths, &path{name: name, pid: cmd.Process.Pid, port: port, command: exec.CommandContext})
+	return accepts(ctx, name, port)
+}
+
+// accepts waits until something on loopback does.
+func accepts(ctx context.Context, name string, port int) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	for {
@@ -210,12 +267,12 @@ func (w *world) startProxy(ctx context.Context, name string, port int, args ...s
 
 func (w *world) close(ctx context.Context) error {
 	var errs []error
-	for _, proxy := range w.proxies {
-		errs = append(errs, proxy.Process.Kill())
-		_ = proxy.Wait() // it was killed
-	}
 	if w.stage != nil {
-		errs = append(errs, w.stage.Close(ctx))
+		errs = append(errs, w.stage.Close(ctx)) // its daemon ends before NATS does
+	}
+	for _, cmd := range w.running {
+		errs = append(errs, cmd.Process.Kill())
+		_ = cmd.Wait() // it was killed
 	}
 	return errors.Join(errs...)
 }
