@@ -58,15 +58,20 @@ func ruleOf(set *policy.Set, key approvalKey) rule {
 		}
 	}
 	for _, document := range set.Masks {
-		if untracedKey(document.Metadata.Name) == key && document.Spec.Approval != nil {
+		name := document.Metadata.Name
+		if (untracedKey(name) == key || predicatesKey(name) == key) && document.Spec.Approval != nil {
 			return rule{spec: *document.Spec.Approval}
 		}
 	}
 	return rule{}
 }
 
-// untracedKey is of the approval that a Mask asks for.
+// untracedKey is of the approval that a Mask asks for to see what can't be traced.
 func untracedKey(mask string) approvalKey { return approvalKey{"mask " + mask, "untraceable"} }
+
+// predicatesKey is of the one that a Mask asks for where masked columns decide over
+// rows.
+func predicatesKey(mask string) approvalKey { return approvalKey{"mask " + mask, "predicates"} }
 
 // ids are the requests behind the needed approvals.
 func ids(needed []policy.Needed, given ...approvals) []string {
@@ -136,7 +141,7 @@ func (c *connection) decided(ctx context.Context, mode string, q approval.Questi
 		answer, err = c.server.opts.Approvals.Hold(ctx, q, func(r approval.Request) {
 			notify(postgres.Notice{
 				Message: fmt.Sprintf("waiting for approval %s by %s until %s", r.ID, asked(r.From, r.Count), r.Expires.UTC().Format(time.RFC3339)),
-				Detail:  fmt.Sprintf("Asked by policy %q, rule %q.", r.Policy, r.Rule),
+				Detail:  fmt.Sprintf("Request %s, asked by policy %q, rule %q.", r.ID, r.Policy, r.Rule),
 			})
 		})
 	}
@@ -174,7 +179,7 @@ func unasked(ctx context.Context, err error) *postgres.Refusal {
 // notApproved is what a client is told that may not, or not yet.
 func notApproved(q approval.Question, a approval.Answer) *postgres.Refusal {
 	refusal := &postgres.Refusal{
-		Reason: event.ReasonApproval, SQLState: "42501", Detail: fmt.Sprintf("Asked by policy %q, rule %q.", q.Policy, q.Rule),
+		Reason: event.ReasonApproval, SQLState: "42501", Detail: fmt.Sprintf("Request %s, asked by policy %q, rule %q.", a.Request, q.Policy, q.Rule),
 	}
 	switch a.State {
 	case approval.StatePending:

@@ -60,8 +60,10 @@ func (s *script) again(sql string) string {
 	s.t.Helper()
 	printed := s.run(psqlOf(sql))
 	id := requestID.FindString(printed)
-	if want := "ERROR:  approval " + id + " is needed, and root@local is asked"; id == "" || !strings.Contains(printed, want) || !strings.Contains(printed, "Run it again") {
-		s.t.Fatalf("no %q in:\n%s", want, printed)
+	for _, want := range []string{"ERROR:  approval " + id + " is needed, and root@local is asked", "DETAIL:  Request " + id, "HINT:  Run it again"} {
+		if id == "" || !strings.Contains(printed, want) {
+			s.t.Fatalf("no %q in:\n%s", want, printed)
+		}
 	}
 	return id
 }
