@@ -188,8 +188,8 @@ func askedAgain(parse func(string) ([]policy.Statement, error), c *event.Command
 	}
 	for _, kind := range c.Parsed.Kinds {
 		statements = append(statements, policy.Statement{
-			Text: c.Text, Kind: kind, ReadOnly: c.Parsed.ReadOnly, DDL: c.Parsed.DDL,
-			Tables: c.Parsed.Tables, Functions: c.Parsed.Functions, Multi: len(c.Parsed.Kinds) > 1,
+			Text: c.Text, Kind: kind, Kinds: []string{kind}, ReadOnly: c.Parsed.ReadOnly, DDL: c.Parsed.DDL,
+			Tables: c.Parsed.Tables, Relations: c.Parsed.Tables, Functions: c.Parsed.Functions, Multi: len(c.Parsed.Kinds) > 1,
 		})
 	}
 	if len(statements) == 0 {

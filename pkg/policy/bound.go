@@ -67,13 +67,16 @@ func (p *compiledPolicy) allows() bool {
 func (s *SessionSpec) tighten(other SessionSpec) {
 	s.MaxDuration = tighter(s.MaxDuration, other.MaxDuration)
 	s.MaxRows = tighter(s.MaxRows, other.MaxRows)
+	s.MaxBytes = tighter(s.MaxBytes, other.MaxBytes)
+	s.MaxCommandDuration = tighter(s.MaxCommandDuration, other.MaxCommandDuration)
+	s.MaxSessions = tighter(s.MaxSessions, other.MaxSessions)
 	if other.Record == RecordStrict {
 		s.Record = other.Record
 	}
 }
 
 // tighter is the smaller of two bounds, of which 0 is none.
-func tighter[N Duration | uint64](a, b N) N {
+func tighter[N Duration | Size | uint64](a, b N) N {
 	if a == 0 || b != 0 && b < a {
 		return b
 	}
@@ -83,6 +86,17 @@ func tighter[N Duration | uint64](a, b N) N {
 // Session returns the bounds of sessions: of the enforced policies that apply,
 // the tightest.
 func (b *Bound) Session() SessionSpec { return b.session }
+
+// BoundBy names the policy that a bound of [Bound.Session] is from, the first one
+// if several say the same. field picks the bound.
+func (b *Bound) BoundBy(field func(SessionSpec) any) string {
+	for _, p := range b.policies {
+		if !p.shadow() && field(p.doc.Spec.Session) == field(b.session) {
+			return p.doc.Metadata.Name
+		}
+	}
+	return ""
+}
 
 // Open decides whether a session may be opened: some rule that applies must
 // be able to allow something, no deny rule may fire among those that mention

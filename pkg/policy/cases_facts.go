@@ -47,9 +47,11 @@ type caseSession struct {
 type caseStatement struct {
 	Text      string   `yaml:"text"`
 	Kind      string   `yaml:"kind"`
+	Kinds     []string `yaml:"kinds"`
 	ReadOnly  bool     `yaml:"readOnly"`
 	DDL       bool     `yaml:"ddl"`
 	Tables    []string `yaml:"tables"`
+	Relations []string `yaml:"relations"`
 	Columns   []string `yaml:"columns"`
 	Functions []string `yaml:"functions"`
 	HasWhere  bool     `yaml:"hasWhere"`

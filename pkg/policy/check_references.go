@@ -95,8 +95,10 @@ func (l *loader) checkKeys(m located[Mask]) {
 	}
 	keys := l.nodes[0].doc.Spec.Keys
 	for i, c := range m.doc.Spec.Columns {
-		if name := c.With.HMAC; isName(name) && keys[name].File == "" {
-			m.at.errorf(fmt.Sprintf("spec.columns[%d].with.hmac", i), "the Node document's keys hold none named %s%s", quote(name), listed(slices.Sorted(maps.Keys(keys))))
+		for field, name := range map[string]string{"hmac": c.With.HMAC, "formatPreserving": c.With.FormatPreserving} {
+			if isName(name) && keys[name].File == "" {
+				m.at.errorf(fmt.Sprintf("spec.columns[%d].with.%s", i, field), "the Node document's keys hold none named %s%s", quote(name), listed(slices.Sorted(maps.Keys(keys))))
+			}
 		}
 	}
 }

@@ -10,19 +10,19 @@ import (
 )
 
 // protocols are those that targets may speak, with the variables that are
-// theirs and their credential.
+// theirs and their credentials.
 func protocols() []protocol {
 	return []protocol{
-		{ProtocolPostgres, []about{aboutStatement}, "postgresRole"},
-		{ProtocolSSH, []about{aboutCommand, aboutFile}, "sshCert"},
-		{ProtocolKubernetes, []about{aboutRequest}, "kubeToken"},
+		{ProtocolPostgres, []about{aboutStatement}, []string{"postgresRole", "postgresCert", "postgresSecret"}},
+		{ProtocolSSH, []about{aboutCommand, aboutFile}, []string{"sshCert"}},
+		{ProtocolKubernetes, []about{aboutRequest}, []string{"kubeToken"}},
 	}
 }
 
 type protocol struct {
-	name       string
-	about      []about
-	credential string
+	name        string
+	about       []about
+	credentials []string
 }
 
 func protocolNames() []string {
@@ -105,15 +105,21 @@ func (d *document) checkHostKeys(t *TargetSpec) {
 func (d *document) checkCredential(t *TargetSpec, p protocol) {
 	const at = "spec.credential"
 	for _, other := range protocols() {
-		if other.name != p.name && d.has(at+"."+other.credential) {
-			d.errorf(at+"."+other.credential, "is the credential of %s targets; that of %s is %s", other.name, p.name, p.credential)
-			return
+		for _, credential := range other.credentials {
+			if other.name != p.name && d.has(at+"."+credential) {
+				d.errorf(at+"."+credential, "is a credential of %s targets; those of %s have %s", other.name, p.name, oneOf(p.credentials))
+				return
+			}
 		}
 	}
-	d.checkOneOf(at, p.credential)
+	d.checkOneOf(at, p.credentials...)
 	switch c := &t.Credential; {
 	case c.PostgresRole != nil:
 		d.checkPostgresRole(c.PostgresRole)
+	case c.PostgresCert != nil:
+		d.checkPostgresCert(c.PostgresCert, t.TLS)
+	case c.PostgresSecret != nil:
+		d.checkPostgresSecret(c.PostgresSecret)
 	case c.SSHCert != nil:
 		d.checkSSHCert(c.SSHCert)
 	case c.KubeToken != nil:
@@ -150,10 +156,10 @@ func (d *document) checkPostgresRole(r *PostgresRoleSpec) {
 	d.checkSecret(at+".adminFrom", r.AdminFrom)
 	d.checkList(at+".memberOf", r.MemberOf)
 	for i, role := range r.MemberOf {
-		// NAMEDATALEN - 1, PostgreSQL's limit of an identifier.
-		if len(role) > 63 {
-			d.errorf(fmt.Sprintf("%s.memberOf[%d]", at, i), "a role's name has at most 63 bytes")
-		}
+		d.checkRoleName(fmt.Sprintf("%s.memberOf[%d]", at, i), role)
+	}
+	if d.has(at + ".owner") {
+		d.checkRoleName(at+".owner", r.Owner)
 	}
 	d.checkTTL(at+".ttl", &r.TTL, 15*time.Minute, time.Minute)
 	if !d.has(at + ".connectionLimit") {
@@ -161,6 +167,61 @@ func (d *document) checkPostgresRole(r *PostgresRoleSpec) {
 	}
 	if r.ConnectionLimit < 1 || r.ConnectionLimit > 10000 {
 		d.errorf(at+".connectionLimit", "must be from 1 to 10000")
+	}
+}
+
+// checkRoleName wants what can be a role's name.
+func (d *document) checkRoleName(at, role string) {
+	switch {
+	case strings.TrimSpace(role) == "":
+		d.errorf(at, "is empty")
+	case len(role) > 63: // NAMEDATALEN - 1, PostgreSQL's limit of an identifier
+		d.errorf(at, "a role's name has at most 63 bytes")
+	case strings.HasPrefix(role, "pg_") && strings.HasSuffix(at, ".owner"):
+		d.errorf(at, "%s is a predefined role, which must not own anything", quote(role))
+	}
+}
+
+func (d *document) checkUser(at, user string) {
+	if !d.has(at) {
+		d.errorf(at, "is missing; it is the role that sessions are of")
+		return
+	}
+	d.checkRoleName(at, user)
+}
+
+func (d *document) checkPostgresCert(c *PostgresCertSpec, tls TLSSpec) {
+	const at = "spec.credential.postgresCert"
+	if tls.Mode == TLSDisable {
+		d.errorf(at, "needs TLS, in which the certificate is shown; spec.tls.mode is disable")
+	}
+	d.checkUser(at+".user", c.User)
+	setDefault(&c.CommonName, c.User)
+	// RFC 5280, ub-common-name.
+	if strings.TrimSpace(c.CommonName) == "" && d.has(at+".commonName") || len(c.CommonName) > 64 {
+		d.errorf(at+".commonName", "must have 1 to 64 bytes")
+	}
+	d.checkNeededFile(at+".caFile", c.CAFile)
+	d.checkNeededFile(at+".keyFile", c.KeyFile)
+	d.checkTTL(at+".ttl", &c.TTL, 5*time.Minute, time.Minute)
+	if c.AdminFrom != nil {
+		d.checkSecret(at+".adminFrom", *c.AdminFrom)
+	}
+}
+
+func (d *document) checkNeededFile(at, file string) {
+	if !d.has(at) {
+		d.errorf(at, "is missing")
+	}
+	d.checkOptionalFile(at, file)
+}
+
+func (d *document) checkPostgresSecret(s *PostgresSecretSpec) {
+	const at = "spec.credential.postgresSecret"
+	d.checkUser(at+".user", s.User)
+	d.checkSecret(at+".passwordFrom", s.PasswordFrom)
+	if s.AdminFrom != nil {
+		d.checkSecret(at+".adminFrom", *s.AdminFrom)
 	}
 }
 

@@ -153,15 +153,28 @@ func TestOpen(t *testing.T) {
 }
 
 func TestPoliciesTogether(t *testing.T) {
-	tight := strings.Replace(rules("a", "all: allow: true"), "  rules:", "  session: {maxDuration: 1h, maxRows: 500, record: strict}\n  rules:", 1)
-	loose := strings.Replace(rules("b", "none: deny: statement.multi"), "  rules:", "  session: {maxDuration: 30m}\n  rules:", 1)
+	tight := strings.Replace(rules("a", "all: allow: true"), "  rules:", "  session: {maxDuration: 1h, maxRows: 500, maxBytes: 2MiB, maxSessions: 3, maxCommandDuration: 1m, record: strict}\n  rules:", 1)
+	loose := strings.Replace(rules("b", "none: deny: statement.multi"), "  rules:", "  session: {maxDuration: 30m, maxBytes: 1MiB, maxSessions: 3, maxCommandDuration: 2m}\n  rules:", 1)
 	other := strings.Replace(rules("c", "none: deny: true"), "[planners]", "[dba]", 1)
 	elsewhere := strings.Replace(rules("d", "none: deny: true"), "[orders-db]", "[hr-db]", 1)
 	hr := strings.NewReplacer("orders-db", "hr-db", "orders.db", "hr.db", "10.20", "10.21", "db8::1", "db8::2").Replace(aTarget)
 	bound := mustParse(t, elsewhere, hr, other, loose, tight, aTarget).Bind(planner, job, orders)
-	want := policy.SessionSpec{MaxDuration: policy.Duration(30 * time.Minute), MaxRows: 500, Record: policy.RecordStrict}
+	want := policy.SessionSpec{
+		MaxDuration: policy.Duration(30 * time.Minute), MaxRows: 500, MaxBytes: 1 << 20, MaxSessions: 3,
+		MaxCommandDuration: policy.Duration(time.Minute), Record: policy.RecordStrict,
+	}
 	if got := bound.Session(); got != want {
 		t.Errorf("the session's bounds are %+v", got)
+	}
+	for of, field := range map[string]func(policy.SessionSpec) any{
+		"b maxDuration": func(s policy.SessionSpec) any { return s.MaxDuration },
+		"b maxBytes":    func(s policy.SessionSpec) any { return s.MaxBytes },
+		"a maxRows":     func(s policy.SessionSpec) any { return s.MaxRows },
+		"a maxSessions": func(s policy.SessionSpec) any { return s.MaxSessions },
+	} {
+		if by := bound.BoundBy(field); !strings.HasPrefix(of, by+" ") {
+			t.Errorf("%s is said to be by policy %q", of, by)
+		}
 	}
 	if d := bound.Statement(noon, policy.SessionFacts{}, &policy.Statement{Multi: true}); d.Action != policy.Deny || d.Policy != "b" {
 		t.Errorf("got %+v", d)

@@ -65,8 +65,12 @@ type HostKeysSpec struct {
 // CredentialSpec holds exactly one kind of credential, that of the target's
 // protocol.
 type CredentialSpec struct {
-	// PostgresRole is for postgres.
+	// PostgresRole is for postgres: a role per job.
 	PostgresRole *PostgresRoleSpec `json:"postgresRole,omitempty" yaml:"postgresRole,omitempty"`
+	// PostgresCert is for postgres: a client certificate per job.
+	PostgresCert *PostgresCertSpec `json:"postgresCert,omitempty" yaml:"postgresCert,omitempty"`
+	// PostgresSecret is for postgres: a role that is there, and its password.
+	PostgresSecret *PostgresSecretSpec `json:"postgresSecret,omitempty" yaml:"postgresSecret,omitempty"`
 	// SSHCert is for ssh.
 	SSHCert *SSHCertSpec `json:"sshCert,omitempty" yaml:"sshCert,omitempty"`
 	// KubeToken is for kubernetes.
@@ -107,11 +111,48 @@ type PostgresRoleSpec struct {
 	AdminFrom SecretSource `json:"adminFrom" yaml:"adminFrom"`
 	// MemberOf are the roles that the minted one is made a member of.
 	MemberOf []string `json:"memberOf,omitempty" yaml:"memberOf,omitempty"`
+	// Owner is the role that gets what the minted one leaves behind (default: the
+	// first of MemberOf that isn't predefined, else chaperone_orphans).
+	Owner string `json:"owner,omitempty" yaml:"owner,omitempty"`
 	// TTL bounds the role's life (default 15m, from 1m to 24h). It is renewed
 	// while its job lives.
 	TTL Duration `json:"ttl,omitempty" yaml:"ttl,omitempty"`
 	// ConnectionLimit bounds the role's connections at once (default 20).
 	ConnectionLimit int `json:"connectionLimit,omitempty" yaml:"connectionLimit,omitempty"`
+}
+
+// PostgresCertSpec has the node sign an X.509 client certificate per job, for a
+// role that is there. The server trusts the authority (ssl_ca_file), and its
+// pg_hba.conf lets the role in by the method cert.
+type PostgresCertSpec struct {
+	// User is the role that sessions are of.
+	User string `json:"user" yaml:"user"`
+	// CommonName is the certificate's (default: User). Another one needs a map of
+	// the server's pg_ident.conf.
+	CommonName string `json:"commonName,omitempty" yaml:"commonName,omitempty"`
+	// CAFile holds the authority's certificate in PEM. Others behind it, up to the
+	// one that the server knows, are sent along.
+	CAFile string `json:"caFile" yaml:"caFile"`
+	// KeyFile holds the authority's private key in PEM.
+	KeyFile string `json:"keyFile" yaml:"keyFile"`
+	// TTL is how long a certificate opens connections (default 5m, from 1m to
+	// 24h). A new one is made while the job lives; a connection that is open goes on.
+	TTL Duration `json:"ttl,omitempty" yaml:"ttl,omitempty"`
+	// AdminFrom is where the connection string of a role is that may end the job's
+	// sessions at the server. Without one the daemon cuts them off alone.
+	AdminFrom *SecretSource `json:"adminFrom,omitempty" yaml:"adminFrom,omitempty"`
+}
+
+// PostgresSecretSpec has all jobs share a role that is there. They never see its
+// password.
+type PostgresSecretSpec struct {
+	// User is the role that sessions are of.
+	User string `json:"user" yaml:"user"`
+	// PasswordFrom is where its password is. It is read for each connection.
+	PasswordFrom SecretSource `json:"passwordFrom" yaml:"passwordFrom"`
+	// AdminFrom is where the connection string of a role is that may end the job's
+	// sessions at the server. Without one the daemon cuts them off alone.
+	AdminFrom *SecretSource `json:"adminFrom,omitempty" yaml:"adminFrom,omitempty"`
 }
 
 // SecretSource says where a secret is read from. Exactly one field is set.
@@ -262,6 +303,15 @@ type SessionSpec struct {
 	MaxDuration Duration `json:"maxDuration,omitempty" yaml:"maxDuration,omitempty"`
 	// MaxRows bounds the result rows of a whole session; 0 is no bound.
 	MaxRows uint64 `json:"maxRows,omitempty" yaml:"maxRows,omitempty"`
+	// MaxBytes bounds the result data of a whole session, as the target sends
+	// them; 0 is no bound.
+	MaxBytes Size `json:"maxBytes,omitempty" yaml:"maxBytes,omitempty"`
+	// MaxCommandDuration bounds each statement: one that runs longer is cancelled
+	// at the target; 0 is no bound.
+	MaxCommandDuration Duration `json:"maxCommandDuration,omitempty" yaml:"maxCommandDuration,omitempty"`
+	// MaxSessions bounds the sessions that one job has at one target at once; 0 is
+	// no bound.
+	MaxSessions uint64 `json:"maxSessions,omitempty" yaml:"maxSessions,omitempty"`
 	// Record is RecordDurable (the default) or RecordStrict.
 	Record string `json:"record,omitempty" yaml:"record,omitempty"`
 }
@@ -279,18 +329,37 @@ const (
 	UntraceableApprove = "approve"
 )
 
+// The values of MaskSpec.Predicates.
+const (
+	// PredicatesAllow lets masked columns decide over rows in any way.
+	PredicatesAllow = "allow"
+	// PredicatesEquality lets them be compared for equality with constants and
+	// with one another, be grouped by, and be asked whether they are NULL.
+	PredicatesEquality = "equality"
+	// PredicatesApprove asks people whenever a masked column decides over rows.
+	PredicatesApprove = "approve"
+	// PredicatesDeny refuses it.
+	PredicatesDeny = "deny"
+)
+
 // MaskSpec is the body of a Mask document.
 type MaskSpec struct {
 	Targets []string     `json:"targets" yaml:"targets"`
 	Columns []ColumnMask `json:"columns,omitempty" yaml:"columns,omitempty"`
 	// Detect lists content detectors that run on every result: payment-card,
-	// email, private-key, jwt, cloud-key.
+	// iban, email, phone, us-ssn, private-key, jwt, cloud-key, url-password.
 	Detect []string `json:"detect,omitempty" yaml:"detect,omitempty"`
 	// Untraceable is what happens to a statement whose output can't be traced to
 	// its source columns: UntraceableDeny (the default) or UntraceableApprove.
 	Untraceable string `json:"untraceable,omitempty" yaml:"untraceable,omitempty"`
+	// Predicates is what a masked column may do in WHERE, JOIN, ORDER BY, GROUP
+	// BY, HAVING and whatever else decides which rows come: PredicatesAllow,
+	// PredicatesEquality (the default), PredicatesApprove or PredicatesDeny. The
+	// values themselves stay covered.
+	Predicates string `json:"predicates,omitempty" yaml:"predicates,omitempty"`
 	// Approval says who is asked, and how. It is required where Untraceable is
-	// UntraceableApprove, and has no place elsewhere.
+	// UntraceableApprove or Predicates is PredicatesApprove, and has no place
+	// elsewhere.
 	Approval *ApprovalSpec `json:"approval,omitempty" yaml:"approval,omitempty"`
 	// Exempt principals see the clear values.
 	Exempt PrincipalSelect `json:"exempt,omitzero" yaml:"exempt,omitempty"`
@@ -306,13 +375,31 @@ type ColumnMask struct {
 // Transform is how a value is covered. Exactly one field is set; in YAML the
 // plain word "redact" or "null" stands for the object with that field true.
 type Transform struct {
-	Redact    bool `json:"redact,omitempty" yaml:"redact,omitempty"`       // text becomes "[redacted]"; types that can't hold that become NULL
+	Redact    bool `json:"redact,omitempty" yaml:"redact,omitempty"`       // text, JSON and bytea become "[redacted]"; types that can't hold that become NULL
 	Null      bool `json:"null,omitempty" yaml:"null,omitempty"`           // NULL
 	KeepFirst int  `json:"keepFirst,omitempty" yaml:"keepFirst,omitempty"` // all but the first N characters become "*"
 	KeepLast  int  `json:"keepLast,omitempty" yaml:"keepLast,omitempty"`   // all but the last N characters become "*"
 	// HMAC names a key of the Node document. Text becomes the first 16 bytes of
-	// the HMAC-SHA256 of its UTF-8 bytes, in hex: the same input gives the same
-	// output, so that joins and counts still work. Types that can't hold that
-	// become what Redact makes of them.
+	// the HMAC-SHA256 of its UTF-8 bytes, in hex, a whole number becomes another
+	// and a uuid another: the same input gives the same output, so that joins
+	// and counts still work. Types that can't hold that become what Redact makes
+	// of them.
 	HMAC string `json:"hmac,omitempty" yaml:"hmac,omitempty"`
+	// FormatPreserving names a key of the Node document. Digits become other
+	// digits and letters other letters, the rest stays; dates are moved by up to
+	// a year. The same input gives the same output. Types that have no such form
+	// become what Redact makes of them.
+	FormatPreserving string `json:"formatPreserving,omitempty" yaml:"formatPreserving,omitempty"`
+	// Truncate cuts dates and timestamps to the begin of their year or month:
+	// TruncateYear or TruncateMonth. Other types become what Redact makes of them.
+	Truncate string `json:"truncate,omitempty" yaml:"truncate,omitempty"`
+	// Fixed stands for every value, if it can be read as the column's type; else
+	// NULL does.
+	Fixed string `json:"fixed,omitempty" yaml:"fixed,omitempty"`
 }
+
+// The values of Transform.Truncate.
+const (
+	TruncateYear  = "year"
+	TruncateMonth = "month"
+)

@@ -52,9 +52,11 @@ type SessionFacts struct {
 type Statement struct {
 	Text      string   // the whole query string that the statement is part of
 	Kind      string   // "SELECT", "INSERT", "CREATE TABLE", …: the command's name in PostgreSQL's own terms
+	Kinds     []string // Kind first, then whatever else it does
 	ReadOnly  bool     // it can't change data, schema or the server's state
 	DDL       bool     // it changes the schema
 	Tables    []string // "schema.table", or "table" where the statement doesn't qualify it
+	Relations []string // "schema.table": all that the names in Tables may stand for
 	Columns   []string // as written
 	Functions []string // lower case, as written
 	HasWhere  bool     // UPDATE, DELETE, SELECT with a WHERE

@@ -9,6 +9,9 @@ import (
 
 // Documents that hold, for tests to build on.
 const (
+	aRole   = "postgresRole: {adminFrom: {file: /etc/chaperone/orders.dsn}, memberOf: [orders_reader]}"
+	aCert   = "postgresCert: {user: app, commonName: app@jobs, caFile: /etc/chaperone/ca.pem, keyFile: /etc/chaperone/ca.key, ttl: 2m, adminFrom: {file: /a}}"
+	aSecret = "postgresSecret: {user: app, passwordFrom: {file: /etc/chaperone/app.password}}"
 	aTarget = `apiVersion: chaperone.dev/v1alpha1
 kind: Target
 metadata: {name: orders-db, labels: {tier: prod}}

@@ -16,6 +16,30 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+func TestLoadReadsEachCredentialOfPostgres(t *testing.T) {
+	cert := mustParse(t, strings.Replace(aTarget, aRole, aCert, 1)).Targets[0].Spec.Credential.PostgresCert
+	want := &policy.PostgresCertSpec{
+		User: "app", CommonName: "app@jobs", CAFile: "/etc/chaperone/ca.pem", KeyFile: "/etc/chaperone/ca.key",
+		TTL: policy.Duration(2 * time.Minute), AdminFrom: &policy.SecretSource{File: "/a"},
+	}
+	if diff := cmp.Diff(want, cert); diff != "" {
+		t.Errorf("postgresCert (-want +got):\n%s", diff)
+	}
+	plain := strings.NewReplacer(", commonName: app@jobs", "", ", ttl: 2m", "", ", adminFrom: {file: /a}", "").Replace(aCert)
+	cert = mustParse(t, strings.Replace(aTarget, aRole, plain, 1)).Targets[0].Spec.Credential.PostgresCert
+	if cert.CommonName != "app" || cert.TTL != policy.Duration(5*time.Minute) || cert.AdminFrom != nil {
+		t.Errorf("postgresCert has the defaults %+v", cert)
+	}
+	stored := mustParse(t, strings.Replace(aTarget, aRole, aSecret, 1)).Targets[0].Spec.Credential.PostgresSecret
+	if stored.User != "app" || stored.PasswordFrom.File != "/etc/chaperone/app.password" || stored.AdminFrom != nil {
+		t.Errorf("postgresSecret is %+v", stored)
+	}
+	role := mustParse(t, strings.Replace(aTarget, "memberOf: [orders_reader]", "owner: shop", 1)).Targets[0].Spec.Credential.PostgresRole
+	if role.Owner != "shop" {
+		t.Errorf("postgresRole has owner %q", role.Owner)
+	}
+}
+
 func TestLoadFillsInDefaults(t *testing.T) {
 	set := mustParse(t, aTarget, aWorkload, aProvider, aPolicy, aMask, aNode)
 	role := set.Target("orders-db").Spec.Credential.PostgresRole

@@ -105,10 +105,10 @@ func TestRefusedDocuments(t *testing.T) {
 			`bad.yaml:9: spec.credential.postgresRole.adminFrom.file: must be an absolute path without "." and ".." parts`,
 		}},
 		{"no credential", target("postgresRole: {adminFrom: {file: /etc/chaperone/orders.dsn}, memberOf: [orders_reader]}", "{}"), []string{
-			"bad.yaml:8: spec.credential: needs postgresRole",
+			"bad.yaml:8: spec.credential: needs one of postgresRole, postgresCert, postgresSecret",
 		}},
 		{"another credential", target("postgresRole: {adminFrom: {file: /etc/chaperone/orders.dsn}, memberOf: [orders_reader]}", "static: {file: /x}"), []string{
-			"bad.yaml:9: spec.credential.static: static is not supported by this release; the credentials are postgresRole, sshCert and kubeToken",
+			"bad.yaml:9: spec.credential.static: static is not supported by this release; use postgresSecret",
 		}},
 		{"no source of the secret", target("{file: /etc/chaperone/orders.dsn}", "{}"), []string{
 			"bad.yaml:9: spec.credential.postgresRole.adminFrom: needs file",
@@ -119,12 +119,33 @@ func TestRefusedDocuments(t *testing.T) {
 			"bad.yaml:9: spec.credential.postgresRole.ttl: must be from 1m to 24h",
 			"bad.yaml:9: spec.credential.postgresRole.connectionLimit: must be from 1 to 10000",
 		}},
+		{"a predefined role as owner", target("memberOf: [orders_reader]", "owner: pg_monitor"), []string{
+			`bad.yaml:9: spec.credential.postgresRole.owner: "pg_monitor" is a predefined role, which must not own anything`,
+		}},
+		{"two credentials", target(aRole, aRole+"\n    "+aSecret), []string{
+			"bad.yaml:8: spec.credential: has postgresRole and postgresSecret, but only one of them may be set",
+		}},
+		{"a stored secret of nobody", target(aRole, "postgresSecret: {passwordFrom: {file: p}, adminFrom: {}}"), []string{
+			"bad.yaml:9: spec.credential.postgresSecret.user: is missing; it is the role that sessions are of",
+			`bad.yaml:9: spec.credential.postgresSecret.passwordFrom.file: must be an absolute path without "." and ".." parts`,
+			"bad.yaml:9: spec.credential.postgresSecret.adminFrom: needs file",
+		}},
+		{"half a certificate", target(aRole, "postgresCert: {user: ' ', caFile: /ca.pem, ttl: 25h, commonName: ''}"), []string{
+			"bad.yaml:9: spec.credential.postgresCert.user: is empty",
+			"bad.yaml:9: spec.credential.postgresCert.commonName: must have 1 to 64 bytes",
+			"bad.yaml:9: spec.credential.postgresCert.keyFile: is missing",
+			"bad.yaml:9: spec.credential.postgresCert.ttl: must be from 1m to 24h",
+		}},
+		{"a certificate without TLS", strings.Replace(target(aRole, "postgresCert: {user: app, caFile: /ca.pem, keyFile: /ca.key}"),
+			"{mode: verify-full, caFile: /etc/chaperone/ca.pem}", "{mode: disable}", 1), []string{
+			"bad.yaml:9: spec.credential.postgresCert: needs TLS, in which the certificate is shown; spec.tls.mode is disable",
+		}},
 		{"no duration", target("memberOf: [orders_reader]", "ttl: 15"), []string{
 			`bad.yaml:9: spec.credential.postgresRole.ttl: must be a duration such as "90s", "15m" or "1h30m"`,
 		}},
 		{"the settings of another protocol", target("protocol: postgres", "protocol: ssh"), []string{
 			"bad.yaml:7: spec.tls: has no place at an ssh target, whose server is known by hostKeys",
-			"bad.yaml:9: spec.credential.postgresRole: is the credential of postgres targets; that of ssh is sshCert",
+			"bad.yaml:9: spec.credential.postgresRole: is a credential of postgres targets; those of ssh have sshCert",
 		}},
 		{"host keys of a database", aTarget + "  hostKeys: {knownHostsFile: /etc/ssh/ssh_known_hosts}\n", []string{
 			"bad.yaml:10: spec.hostKeys: is for ssh targets; this one's server is known by tls",
@@ -307,9 +328,11 @@ func TestRefusedDocuments(t *testing.T) {
 		{"a message nobody is told", rule("{name: r, when: 'true', then: allow, message: hello}"), []string{
 			"bad.yaml:8: spec.rules[0].message: has no effect on an allow; it is told on a denial, and to who is asked for an approval",
 		}},
-		{"an unknown record", aPolicy + "  session: {record: none, maxRows: -1, maxDuration: -1h}\n---\n" + aTarget, []string{
+		{"an unknown record", aPolicy + "  session: {record: none, maxRows: -1, maxDuration: -1h, maxBytes: much, maxSessions: -1}\n---\n" + aTarget, []string{
 			"bad.yaml:9: spec.session.maxRows: is out of range: must be a whole number, not negative",
 			"bad.yaml:9: spec.session.maxDuration: must not be negative",
+			`bad.yaml:9: spec.session.maxBytes: must be a size such as "512MiB" or "1GiB"`,
+			"bad.yaml:9: spec.session.maxSessions: is out of range: must be a whole number, not negative",
 			`bad.yaml:9: spec.session.record: "none" is unknown; use durable or strict`,
 		}},
 
@@ -321,7 +344,7 @@ func TestRefusedDocuments(t *testing.T) {
 			`bad.yaml:8: spec.rules[0].when: unknown name "stmt"; the variables are now, principal, workload, target, session, statement`,
 		}},
 		{"an unknown field of a variable", when("statement.readonly"), []string{
-			`bad.yaml:8: spec.rules[0].when: statement has no field "readonly"; it has text, kind, readOnly, ddl, tables, columns, functions, hasWhere, multi`,
+			`bad.yaml:8: spec.rules[0].when: statement has no field "readonly"; it has text, kind, kinds, readOnly, ddl, tables, relations, columns, functions, hasWhere, multi`,
 		}},
 		{"another protocol's variable", when("command.text == 'x'"), []string{
 			"bad.yaml:8: spec.rules[0].when: command is a fact of ssh targets, and this policy is for postgres",
@@ -375,7 +398,7 @@ func TestRefusedDocuments(t *testing.T) {
 			"bad.yaml:8: spec.rules[0].when: objects can't be made in an expression",
 		}},
 		{"the line within a block", rule("name: r\n      then: allow\n      when: |\n        statement.readOnly &&\n        statement.foo"), []string{
-			`bad.yaml:12: spec.rules[0].when: statement has no field "foo"; it has text, kind, readOnly, ddl, tables, columns, functions, hasWhere, multi`,
+			`bad.yaml:12: spec.rules[0].when: statement has no field "foo"; it has text, kind, kinds, readOnly, ddl, tables, relations, columns, functions, hasWhere, multi`,
 		}},
 
 		// Mask.
@@ -386,7 +409,7 @@ func TestRefusedDocuments(t *testing.T) {
 			`bad.yaml:7: spec.columns[0].match: "customers.card_number" is no column pattern; write schema.table.column, with "*" for any`,
 		}},
 		{"an unknown transform", inMask("with: redact", "with: hide"), []string{
-			`bad.yaml:8: spec.columns[1].with: unknown transform "hide"; known are redact, null, {keepFirst: N}, {keepLast: N} and {hmac: KEY}`,
+			`bad.yaml:8: spec.columns[1].with: unknown transform "hide"; known are redact, null, {keepFirst: N}, {keepLast: N}, {hmac: KEY}, {formatPreserving: KEY}, {truncate: year} and {fixed: TEXT}`,
 		}},
 		{"a key that the node lacks", inMask("with: redact", "with: {hmac: key}") + "---\n" + node("{keys: {email: {file: /etc/chaperone/secrets/email.key}}}"), []string{
 			`bad.yaml:8: spec.columns[1].with.hmac: the Node document's keys hold none named "key"; there are email`,
@@ -403,17 +426,38 @@ func TestRefusedDocuments(t *testing.T) {
 		{"a transform switched off", inMask("with: redact", "with: {redact: false}"), []string{
 			"bad.yaml:8: spec.columns[1].with.redact: must be true, or left out",
 		}},
+		{"a format-preserving key that the node lacks", inMask("with: redact", "with: {formatPreserving: key}") + "---\n" + node("{keys: {email: {file: /etc/chaperone/secrets/email.key}}}"), []string{
+			`bad.yaml:8: spec.columns[1].with.formatPreserving: the Node document's keys hold none named "key"; there are email`,
+		}},
+		{"no unit to truncate to", inMask("with: redact", "with: {truncate: decade}"), []string{
+			`bad.yaml:8: spec.columns[1].with.truncate: "decade" is unknown; use year or month`,
+		}},
+		{"an empty fixed text", inMask("with: redact", "with: {fixed: ''}"), []string{
+			"bad.yaml:8: spec.columns[1].with.fixed: must not be empty; null leaves nothing",
+		}},
+		{"a fixed text that is too long", inMask("with: redact", "with: {fixed: '"+strings.Repeat("x", 1025)+"'}"), []string{
+			"bad.yaml:8: spec.columns[1].with.fixed: has 1025 bytes, at most 1024 are allowed",
+		}},
+		{"a fixed number", inMask("with: redact", "with: {fixed: 0}"), []string{
+			"bad.yaml:8: spec.columns[1].with.fixed: must be a string, but is a number; put it in quotes",
+		}},
 		{"no transform", inMask(", with: redact", ""), []string{
 			"bad.yaml:8: spec.columns[1].with: is missing; it is a transform such as redact or {keepLast: 4}",
 		}},
 		{"an unknown detector", inMask("email,", "emails,"), []string{
-			`bad.yaml:10: spec.detect[1]: unknown detector "emails"; known are payment-card, email, private-key, jwt, cloud-key`,
+			`bad.yaml:10: spec.detect[1]: unknown detector "emails"; known are payment-card, iban, email, phone, us-ssn, private-key, jwt, cloud-key, url-password`,
 		}},
 		{"untraceable by a human", aMask + "  untraceable: approve\n---\n" + aTarget, []string{
 			"bad.yaml:4: spec.approval: is missing; it says who is asked, as in {from: {groups: [dba]}}",
 		}},
 		{"a human nobody needs", aMask + "  approval: {from: {subjects: [\"x@corp\"]}}\n---\n" + aTarget, []string{
-			"bad.yaml:12: spec.approval: has no effect unless untraceable is approve",
+			"bad.yaml:12: spec.approval: has no effect unless untraceable or predicates is approve",
+		}},
+		{"predicates by a human", aMask + "  predicates: approve\n---\n" + aTarget, []string{
+			"bad.yaml:4: spec.approval: is missing; it says who is asked, as in {from: {groups: [dba]}}",
+		}},
+		{"unknown predicates", aMask + "  predicates: equals\n---\n" + aTarget, []string{
+			`bad.yaml:12: spec.predicates: "equals" is unknown; use allow, equality, approve or deny`,
 		}},
 		{"untraceable in the clear", aMask + "  untraceable: allow\n---\n" + aTarget, []string{
 			`bad.yaml:12: spec.untraceable: "allow" is unknown; use deny or approve`,

@@ -85,7 +85,7 @@ func (t *Transform) setWord(word string) error {
 	case "null":
 		*t = Transform{Null: true}
 	default:
-		return fmt.Errorf("unknown transform %s; known are redact, null, {keepFirst: N}, {keepLast: N} and {hmac: KEY}", quote(word))
+		return fmt.Errorf("unknown transform %s; known are redact, null, {keepFirst: N}, {keepLast: N}, {hmac: KEY}, {formatPreserving: KEY}, {truncate: year} and {fixed: TEXT}", quote(word))
 	}
 	return nil
 }

@@ -25,10 +25,10 @@ type unsupportedField struct {
 }
 
 func unsupportedFields() []unsupportedField {
-	const known = "the credentials are postgresRole, sshCert and kubeToken"
+	const known = "the credentials are postgresRole, postgresCert, postgresSecret, sshCert and kubeToken"
 	return []unsupportedField{
-		{reflect.TypeFor[CredentialSpec](), "clientCert", known},
-		{reflect.TypeFor[CredentialSpec](), "static", known},
+		{reflect.TypeFor[CredentialSpec](), "clientCert", "use postgresCert"},
+		{reflect.TypeFor[CredentialSpec](), "static", "use postgresSecret"},
 		{reflect.TypeFor[CredentialSpec](), "vault", known},
 	}
 }

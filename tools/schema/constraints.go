@@ -26,45 +26,48 @@ const (
 // enums are the fields that hold one of some words.
 func enums() map[string][]any {
 	return map[string][]any{
-		"TargetSpec.protocol":  {policy.ProtocolPostgres, policy.ProtocolSSH, policy.ProtocolKubernetes},
-		"TLSSpec.mode":         {policy.TLSVerifyFull, policy.TLSDisable},
-		"PolicySpec.enforce":   {policy.EnforceOn, policy.EnforceShadow},
-		"Rule.then":            {policy.Allow, policy.Approve, policy.Deny},
-		"ApprovalSpec.mode":    {policy.ModeHold, policy.ModeRetry},
-		"ApprovalSpec.per":     {policy.PerSession, policy.PerCommand},
-		"SessionSpec.record":   {policy.RecordDurable, policy.RecordStrict},
-		"MaskSpec.untraceable": {"deny"},
-		"EgressSpec.default":   {policy.EgressAllow, policy.EgressDeny},
-		"NodeSpec.belt":        {policy.BeltPlanners, policy.BeltNode},
-		"WebhookSpec.format":   {policy.WebhookJSON, policy.WebhookSlack},
+		"TargetSpec.protocol":      {policy.ProtocolPostgres, policy.ProtocolSSH, policy.ProtocolKubernetes},
+		"TLSSpec.mode":             {policy.TLSVerifyFull, policy.TLSDisable},
+		"PolicySpec.enforce":       {policy.EnforceOn, policy.EnforceShadow},
+		"Rule.then":                {policy.Allow, policy.Approve, policy.Deny},
+		"ApprovalSpec.mode":        {policy.ModeHold, policy.ModeRetry},
+		"ApprovalSpec.per":         {policy.PerSession, policy.PerCommand},
+		"SessionSpec.record":       {policy.RecordDurable, policy.RecordStrict},
+		"MaskSpec.untraceable":     {policy.UntraceableDeny, policy.UntraceableApprove},
+		"MaskSpec.predicates":      {policy.PredicatesAllow, policy.PredicatesEquality, policy.PredicatesApprove, policy.PredicatesDeny},
+		"TransformObject.truncate": {policy.TruncateYear, policy.TruncateMonth},
+		"EgressSpec.default":       {policy.EgressAllow, policy.EgressDeny},
+		"NodeSpec.belt":            {policy.BeltPlanners, policy.BeltNode},
+		"WebhookSpec.format":       {policy.WebhookJSON, policy.WebhookSlack},
 	}
 }
 
 // patterns are the fields, and the items of lists, that follow one.
 func patterns() map[string]string {
 	return map[string]string{
-		"Metadata.name":                 namePattern,
-		"Rule.name":                     namePattern,
-		"NodeSpec.cluster":              namePattern,
-		"IdentitySpec.issuer":           namePattern,
-		"LoginSpec.issuer":              namePattern,
-		"TargetSpec.hosts":              hostPattern,
-		"EgressSpec.allow":              hostPattern,
-		"PrincipalSelect.subjects":      subjectPattern,
-		"ColumnMask.match":              columnPattern,
-		"AuthoritySpec.keys":            keyPattern,
-		"IdentityProviderSpec.issuer":   `^https?://[^\s?#@]+$`,
-		"SinkSpec.url":                  `^https?://[^\s/?#@]+/?$`,
-		"SinkSpec.listen":               `:[0-9]{1,5}$`,
-		"NATSSpec.url":                  `^\s*(nats|tls|ws|wss)://[^@\s]+$`,
-		"KubeTokenSpec.serviceAccount":  `^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`,
-		"SSHCertSpec.principals":        `^[^,\s]+$`,
-		"TransformObject.hmac":          namePattern,
-		"WebhookSpec.name":              namePattern,
-		"SecretSource.file":             filePattern,
-		"NodeSpec.pinDir":               filePattern,
-		"NodeSpec.runDir":               filePattern,
-		"NodeKubernetesSpec.kubeconfig": filePattern,
+		"Metadata.name":                    namePattern,
+		"Rule.name":                        namePattern,
+		"NodeSpec.cluster":                 namePattern,
+		"IdentitySpec.issuer":              namePattern,
+		"LoginSpec.issuer":                 namePattern,
+		"TargetSpec.hosts":                 hostPattern,
+		"EgressSpec.allow":                 hostPattern,
+		"PrincipalSelect.subjects":         subjectPattern,
+		"ColumnMask.match":                 columnPattern,
+		"AuthoritySpec.keys":               keyPattern,
+		"IdentityProviderSpec.issuer":      `^https?://[^\s?#@]+$`,
+		"SinkSpec.url":                     `^https?://[^\s/?#@]+/?$`,
+		"SinkSpec.listen":                  `:[0-9]{1,5}$`,
+		"NATSSpec.url":                     `^\s*(nats|tls|ws|wss)://[^@\s]+$`,
+		"KubeTokenSpec.serviceAccount":     `^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`,
+		"SSHCertSpec.principals":           `^[^,\s]+$`,
+		"TransformObject.hmac":             namePattern,
+		"TransformObject.formatPreserving": namePattern,
+		"WebhookSpec.name":                 namePattern,
+		"SecretSource.file":                filePattern,
+		"NodeSpec.pinDir":                  filePattern,
+		"NodeSpec.runDir":                  filePattern,
+		"NodeKubernetesSpec.kubeconfig":    filePattern,
 	}
 }
 
@@ -89,10 +92,14 @@ func constrain(defs jsonschema.Definitions) error {
 	type change func(p *jsonschema.Schema)
 	changes := map[string]change{
 		"MaskSpec.detect": func(p *jsonschema.Schema) {
-			p.Items = &jsonschema.Schema{Enum: []any{"payment-card", "email", "private-key", "jwt", "cloud-key"}}
+			p.Items = &jsonschema.Schema{Enum: []any{"payment-card", "iban", "email", "phone", "us-ssn", "private-key", "jwt", "cloud-key", "url-password"}}
 		},
 		"Rule.message": func(p *jsonschema.Schema) {
 			most := uint64(500)
+			p.MaxLength = &most
+		},
+		"TransformObject.fixed": func(p *jsonschema.Schema) {
+			most := uint64(1024)
 			p.MaxLength = &most
 		},
 	}
@@ -195,15 +202,27 @@ func together(defs jsonschema.Definitions) error {
 		&jsonschema.Schema{If: is("then", policy.Approve), Then: &jsonschema.Schema{Required: []string{"approval"}}, Else: with("approval", not)},
 		&jsonschema.Schema{If: is("then", policy.Allow), Then: with("message", not)})
 	defs["MaskSpec"].AllOf = []*jsonschema.Schema{
-		{If: is("untraceable", policy.UntraceableApprove), Then: &jsonschema.Schema{Required: []string{"approval"}}, Else: with("approval", not)}}
+		{
+			If:   &jsonschema.Schema{AnyOf: []*jsonschema.Schema{is("untraceable", policy.UntraceableApprove), is("predicates", policy.PredicatesApprove)}},
+			Then: &jsonschema.Schema{Required: []string{"approval"}}, Else: with("approval", not),
+		}}
 	defs["TargetSpec"].AllOf = []*jsonschema.Schema{
 		{If: is("protocol", policy.ProtocolSSH), Then: with("tls", not), Else: with("hostKeys", not)}}
-	for _, of := range [][2]string{
-		{policy.ProtocolPostgres, "postgresRole"}, {policy.ProtocolSSH, "sshCert"}, {policy.ProtocolKubernetes, "kubeToken"},
+	for _, of := range [][]string{
+		{policy.ProtocolPostgres, "postgresRole", "postgresCert", "postgresSecret"},
+		{policy.ProtocolSSH, "sshCert"}, {policy.ProtocolKubernetes, "kubeToken"},
 	} {
+		credential := &jsonschema.Schema{}
+		for _, kind := range of[1:] {
+			credential.AnyOf = append(credential.AnyOf, &jsonschema.Schema{Required: []string{kind}})
+		}
 		defs["TargetSpec"].AllOf = append(defs["TargetSpec"].AllOf,
-			&jsonschema.Schema{If: is("protocol", of[0]), Then: with("credential", &jsonschema.Schema{Required: []string{of[1]}})})
+			&jsonschema.Schema{If: is("protocol", of[0]), Then: with("credential", credential)})
 	}
+	tlsOff := with("tls", &jsonschema.Schema{Required: []string{"mode"}, Properties: with("mode", &jsonschema.Schema{Enum: []any{policy.TLSDisable}}).Properties})
+	tlsOff.Required = []string{"tls"}
+	defs["TargetSpec"].AllOf = append(defs["TargetSpec"].AllOf,
+		&jsonschema.Schema{If: tlsOff, Then: with("credential", with("postgresCert", not))})
 	defs["TLSSpec"].AllOf = []*jsonschema.Schema{
 		{If: is("mode", policy.TLSDisable), Then: with("caFile", not)},
 		{If: is("mode", policy.TLSDisable), Then: with("serverName", not)}}
