@@ -1,16 +1,25 @@
 #!/bin/sh
 # Installs the Debian packages that a make target needs, and only those that
-# are missing. Services that packages would start on installation are kept
+# are missing; for tests also what tools/npm.sh does. Services that packages would start on installation are kept
 # from starting: the project runs its own, on addresses and in folders of its own.
 #
 # usage: tools/setup.sh build|test|lint|bench|generate|kernels ...
 set -eu
 
 packages=
+after=true # what is run once the packages are there
 for purpose in "$@"; do
 	case $purpose in
 	build) packages="$packages gcc libc6-dev ca-certificates" ;;
-	test) packages="$packages postgresql postgresql-contrib openssl openssh-client knot bind9-dnsutils iproute2 systemd etcd-server chromium" ;;
+	test)
+		packages="$packages postgresql postgresql-contrib openssl openssh-client knot bind9-dnsutils iproute2 systemd etcd-server chromium"
+		packages="$packages gcc libpq-dev default-jdk-headless libpostgresql-jdbc-java python3-psycopg python3-psycopg2"
+		# Node.js may be here from elsewhere, of a version that Debian's npm won't have.
+		if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+			packages="$packages nodejs npm"
+		fi
+		after=$(dirname "$0")/npm.sh
+		;;
 	lint) packages="$packages shellcheck clang-format-19" ;;
 	bench) packages="$packages pgbouncer haproxy" ;;
 	generate) packages="$packages clang-19 llvm-19 libbpf-dev" ;;
@@ -27,7 +36,7 @@ for package in $packages; do
 	status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
 	[ "$status" = installed ] || missing="$missing $package"
 done
-[ -n "$missing" ] || exit 0
+[ -n "$missing" ] || exec "$after"
 
 if [ "$(id -u)" != 0 ]; then
 	echo "setup: these packages are missing and only root can install them:$missing" >&2
@@ -48,3 +57,4 @@ apt-get install -y -qq --no-install-recommends $missing >/dev/null 2>&1 || {
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends $missing >/dev/null
 }
+"$after"

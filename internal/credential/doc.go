@@ -5,7 +5,8 @@
 // makes anything at a target, the grant is written to the [Ledger], a file
 // that is synced to disk; it leaves the ledger only when a query at the target
 // has shown that the account is gone. So whatever dies in between, the next
-// start knows what is left and revokes it.
+// start knows what is left and revokes it. Some kinds of credential leave nothing
+// at the target but sessions; these are what is taken away then.
 //
 // The package knows no wire protocol and no session, and neither decides who
 // may have a credential. Secrets are held in memory alone, in a type that

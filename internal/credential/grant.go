@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"chaperone.dev/chaperone/pkg/event"
@@ -23,8 +24,13 @@ type grant struct {
 	ready  chan struct{} // closed when it can be used, or err is set
 	err    error
 	entry  Entry // its expiry is the keeper's alone
-	secret Secret
+	issuer Issuer
 	ttl    time.Duration
+
+	refreshing sync.Mutex // held to change secret, which is the keeper's until ready
+	secret     Secret
+
+	sessions sessions
 
 	// Under Manager.mu.
 	deadline time.Time // zero: none
@@ -80,6 +86,7 @@ func (m *Manager) retire(g *grant, r *retirement) {
 // keep is the life of a grant.
 func (m *Manager) keep(g *grant, issuer Issuer) {
 	defer close(g.over)
+	g.issuer = issuer
 	entry, ok := m.issue(g, issuer)
 	if !ok {
 		return
@@ -92,6 +99,7 @@ func (m *Manager) keep(g *grant, issuer Issuer) {
 
 // revoke ends a grant that is retired.
 func (m *Manager) revoke(g *grant, entry Entry) {
+	entry.Backends = g.sessions.left()
 	t := m.revoker.add(entry, g.why())
 	select {
 	case <-t.first:

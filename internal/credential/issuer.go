@@ -30,6 +30,23 @@ type Issuer interface {
 	Revoke(ctx context.Context, entry Entry) error
 }
 
+// Refresher is an [Issuer] of accounts that don't prove themselves by the same
+// secret for as long as they live.
+type Refresher interface {
+	Issuer
+	// Refresh returns what a connection that is opened at the moment proves itself
+	// by: present, which it was given before, while that does. It isn't good beyond
+	// deadline, unless that is zero. It is called for each connection, and asks
+	// nobody over the network.
+	Refresh(order Order, deadline time.Time, present Secret) (Secret, error)
+}
+
+// Backend is a session at a target, as its server knows it.
+type Backend struct {
+	Process uint32
+	Port    uint16 // of the client, which we are
+}
+
 // ErrNotMade is wrapped by an error of Issue that is certain to have left
 // nothing at the target.
 var ErrNotMade = errors.New("account was not made")
@@ -58,8 +75,8 @@ type Plan struct {
 // the target's document is long gone.
 type Account struct {
 	Name string `json:"name"`
-	// AdminFile is where the issuer's own access to the target is.
-	AdminFile string `json:"adminFile"`
+	// AdminFile is where the issuer's own access to the target is, if it has one.
+	AdminFile string `json:"adminFile,omitempty"`
 	// Heir is the account that gets what this one leaves behind, if any.
 	Heir string `json:"heir,omitempty"`
 }
@@ -79,6 +96,9 @@ type Entry struct {
 	// zero for none: another process may go on renewing.
 	TTL      time.Duration `json:"ttl,omitempty"`
 	Deadline time.Time     `json:"deadline,omitzero"`
+	// Backends are the sessions that this process has opened as the account and
+	// that didn't end by themselves. They are known for its revocation.
+	Backends []Backend `json:"-"`
 }
 
 // State is how far an entry has come.
@@ -93,8 +113,13 @@ const (
 
 // kindOf is the kind of credential that a target's document asks for.
 func kindOf(spec policy.CredentialSpec) string {
-	if spec.PostgresRole != nil {
+	switch {
+	case spec.PostgresRole != nil:
 		return "postgresRole"
+	case spec.PostgresCert != nil:
+		return "postgresCert"
+	case spec.PostgresSecret != nil:
+		return "postgresSecret"
 	}
 	return ""
 }

@@ -72,6 +72,9 @@ type Grant struct {
 	Secret  Secret
 	Expires time.Time // as of now; it is renewed while the job lives
 	Cached  bool      // it was made for an earlier request
+
+	manager *Manager
+	grant   *grant
 }
 
 // Manager hands out grants, keeps them alive and takes them away. Make one
@@ -164,8 +167,12 @@ func (m *Manager) For(ctx context.Context, request Request) (*Grant, error) {
 		return nil, fmt.Errorf("credential for target %s: %w", request.Target.Metadata.Name, g.err)
 	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	return &Grant{ID: g.entry.ID, Name: g.entry.Account.Name, Secret: g.secret, Expires: g.expires, Cached: cached}, nil
+	granted := &Grant{ID: g.entry.ID, Name: g.entry.Account.Name, Expires: g.expires, Cached: cached, manager: m, grant: g}
+	m.mu.Unlock()
+	if granted.Secret, err = granted.Fresh(); err != nil {
+		return nil, fmt.Errorf("credential for target %s: %w", request.Target.Metadata.Name, err)
+	}
+	return granted, nil
 }
 
 // find returns the grant for a request, be it ready, under way or only now

@@ -57,6 +57,15 @@ func NewCA() (*CA, error) {
 // PEM is the authority's certificate.
 func (c *CA) PEM() []byte { return c.pem }
 
+// KeyPEM is the authority's private key (PKCS #8).
+func (c *CA) KeyPEM() ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(c.key)
+	if err != nil {
+		return nil, fmt.Errorf("lab CA key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
 // Pool holds the authority's certificate, for a client's RootCAs.
 func (c *CA) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +20,9 @@ import (
 // PostgresOptions says what server to start. The zero value starts one on a
 // free port of 127.0.0.1, without TLS.
 type PostgresOptions struct {
+	// Version is the server's major version. 0: the newest that Debian has
+	// installed. See [PostgresVersions].
+	Version int
 	// Dir is the server's folder, made if need be; it stays after Stop.
 	// Empty: a fresh one in the system's temporary folder, gone after Stop.
 	Dir string
@@ -32,6 +36,9 @@ type PostgresOptions struct {
 	HBA []string
 	// TLS is the server's certificate; nil leaves TLS off.
 	TLS *KeyPair
+	// ClientCA are the certificates, in PEM, that those of clients are verified with
+	// (ssl_ca_file), for HBA's method cert. nil: clients aren't asked for any.
+	ClientCA []byte
 	// Config are further settings of postgresql.conf, unquoted. They win
 	// over those that the lab makes itself.
 	Config map[string]string
@@ -57,7 +64,7 @@ type Postgres struct {
 // StartPostgres makes a server and returns when it takes connections. ctx
 // bounds the start, not the server's life.
 func StartPostgres(ctx context.Context, options PostgresOptions) (*Postgres, error) {
-	install, err := findInstallation()
+	install, err := findInstallation(options.Version)
 	if err != nil {
 		return nil, err
 	}
@@ -94,8 +101,13 @@ func (p *Postgres) Addr() string {
 // Password is the superuser's.
 func (p *Postgres) Password() string { return p.password }
 
-// BinDir is the folder that the server's programs (psql, pgbench, …) are in.
+// BinDir is the folder that the server's programs are in: psql, pgbench, … for
+// a version of Debian's, those of the server alone for another.
 func (p *Postgres) BinDir() string { return p.install.bin }
+
+// LibDir is the folder of the libpq that comes with a version that isn't
+// Debian's.
+func (p *Postgres) LibDir() string { return filepath.Join(filepath.Dir(p.install.bin), "lib") }
 
 // AdminDSN is a connection string of the superuser over TCP.
 func (p *Postgres) AdminDSN(database string) string {

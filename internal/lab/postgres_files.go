@@ -25,22 +25,24 @@ type installation struct {
 	owner *syscall.Credential
 }
 
-// findInstallation takes the newest version under Debian's folder.
-func findInstallation() (installation, error) {
-	const pattern = "/usr/lib/postgresql/*/bin/initdb"
-	found, err := filepath.Glob(pattern)
+// findInstallation takes the major version, or, for 0, the newest under Debian's
+// folder.
+func findInstallation(version int) (installation, error) {
+	found, err := installations()
 	if err != nil {
 		return installation{}, err
 	}
-	if len(found) == 0 {
-		return installation{}, fmt.Errorf("PostgreSQL's programs aren't at %s: install the Debian package postgresql", pattern)
+	if version == 0 {
+		version = newestOfDebian(found)
 	}
-	version := func(path string) int {
-		n, _ := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(path))))
-		return n
+	bin, ok := found[version]
+	switch {
+	case !ok && version == 0:
+		return installation{}, fmt.Errorf("PostgreSQL's programs aren't below %s: install the Debian package postgresql", debianPostgres)
+	case !ok:
+		return installation{}, fmt.Errorf("the programs of PostgreSQL %d aren't here: run tools/setup.sh test", version)
 	}
-	newest := slices.MaxFunc(found, func(a, b string) int { return version(a) - version(b) })
-	in := installation{bin: filepath.Dir(newest)}
+	in := installation{bin: bin}
 	if os.Geteuid() != 0 {
 		return in, nil
 	}
@@ -95,6 +97,9 @@ func (p *Postgres) create(ctx context.Context) error {
 	if err := p.checkPath(); err != nil {
 		return err
 	}
+	if err := p.bringPrograms(); err != nil {
+		return err
+	}
 	passwordFile := filepath.Join(p.dir, "password")
 	if err := p.writeFile(passwordFile, []byte(p.password)); err != nil {
 		return err
@@ -117,23 +122,50 @@ func (p *Postgres) checkPath() error {
 	if socket := filepath.Join(p.dir, ".s.PGSQL.65535"); len(socket) > maxSocket {
 		return fmt.Errorf("PostgreSQL folder %s: its path is too long for a unix socket (%d bytes, at most %d)", p.dir, len(socket), maxSocket)
 	}
-	if p.install.owner == nil {
-		return nil
+	closed, mode, err := p.install.outOfReach(p.dir)
+	if err != nil {
+		return fmt.Errorf("PostgreSQL folder: %w", err)
 	}
-	for dir := filepath.Dir(p.dir); ; dir = filepath.Dir(dir) {
+	if closed != "" {
+		return fmt.Errorf("PostgreSQL folder %s: user postgres can't reach it, for %s has mode %04o: %w", p.dir, closed, mode, fs.ErrPermission)
+	}
+	return nil
+}
+
+// outOfReach names the folder above path that the server's user can't go through;
+// empty: there is none.
+func (in installation) outOfReach(path string) (closed string, mode fs.FileMode, err error) {
+	if in.owner == nil {
+		return "", 0, nil
+	}
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
 		info, err := os.Stat(dir)
 		if err != nil {
-			return fmt.Errorf("PostgreSQL folder: %w", err)
+			return "", 0, err
 		}
 		st, ok := info.Sys().(*syscall.Stat_t)
-		if ok && info.Mode().Perm()&0o001 == 0 && st.Uid != p.install.owner.Uid {
-			return fmt.Errorf("PostgreSQL folder %s: user postgres can't reach it, for %s has mode %04o: %w",
-				p.dir, dir, info.Mode().Perm(), fs.ErrPermission)
+		if ok && info.Mode().Perm()&0o001 == 0 && st.Uid != in.owner.Uid {
+			return dir, info.Mode().Perm(), nil
 		}
 		if dir == filepath.Dir(dir) {
-			return nil
+			return "", 0, nil
 		}
 	}
+}
+
+// bringPrograms copies the server's programs into its folder when its user can't
+// reach them: those of a project below a folder that is one person's own.
+func (p *Postgres) bringPrograms() error {
+	closed, _, err := p.install.outOfReach(filepath.Join(p.install.bin, "postgres"))
+	if err != nil || closed == "" {
+		return err
+	}
+	programs := filepath.Join(p.dir, "programs")
+	if err := os.CopyFS(programs, os.DirFS(filepath.Dir(p.install.bin))); err != nil {
+		return fmt.Errorf("PostgreSQL's programs: %w", err)
+	}
+	p.install.bin = filepath.Join(programs, "bin")
+	return p.install.give(programs)
 }
 
 // writeConfig writes what can differ from one start to the next.
@@ -162,6 +194,10 @@ func (p *Postgres) writeConfig() error {
 	if pair := p.options.TLS; pair != nil {
 		settings["ssl"] = "on"
 		files["server.crt"], files["server.key"] = pair.CertPEM, pair.KeyPEM
+	}
+	if p.options.ClientCA != nil {
+		settings["ssl_ca_file"] = "client-ca.crt"
+		files["client-ca.crt"] = p.options.ClientCA
 	}
 	maps.Copy(settings, p.options.Config)
 	var conf strings.Builder

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -107,6 +108,30 @@ func TestPostgresWantsThePassword(t *testing.T) {
 	}
 }
 
+func TestPostgresOfEachVersion(t *testing.T) {
+	versions, err := lab.PostgresVersions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(versions) < 2 {
+		t.Fatalf("there are the versions %v; run tools/setup.sh test for a newer one than Debian's", versions)
+	}
+	for _, version := range versions {
+		t.Run(fmt.Sprint(version), func(t *testing.T) {
+			pg := startPostgres(t, lab.PostgresOptions{Version: version})
+			conn, err := pgx.Connect(t.Context(), pg.AdminDSN("postgres"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close(t.Context())
+			var is int
+			if err := conn.QueryRow(t.Context(), "SELECT current_setting('server_version_num')::int / 10000").Scan(&is); err != nil || is != version {
+				t.Errorf("the server is version %d, %v", is, err)
+			}
+		})
+	}
+}
+
 func TestPostgresSaysWhyItCannotStart(t *testing.T) {
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -124,6 +149,7 @@ func TestPostgresSaysWhyItCannotStart(t *testing.T) {
 		{"one of two addresses missing", lab.PostgresOptions{Listen: []string{"127.0.0.1", "192.0.2.1"}, Port: 54399}, "can't listen", nil},
 		{"wrong setting", lab.PostgresOptions{Config: map[string]string{"no_such_setting": "1"}}, "no_such_setting", nil},
 		{"folder out of reach", lab.PostgresOptions{Dir: hidden}, "can't reach it", fs.ErrPermission},
+		{"a version that isn't here", lab.PostgresOptions{Version: 9}, "tools/setup.sh", nil},
 		{"socket path too long", lab.PostgresOptions{Dir: "/tmp/" + strings.Repeat("x", 100)}, "too long", nil},
 	}
 	for _, test := range tests {

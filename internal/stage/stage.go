@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -48,6 +49,8 @@ type Options struct {
 	// Documents replace or add files of the documents' folder, by name; an
 	// empty text leaves a file out. "{{dir}}" stands for the stage's folder.
 	Documents map[string]string
+	// Version is the server's major version; 0: the newest of Debian's.
+	Version int
 	// Postgres are further settings of the server.
 	Postgres map[string]string
 	// Addresses are further ones that the server listens on. They must be
@@ -62,6 +65,12 @@ type Options struct {
 	Ancestor string
 	// Plain lets clients in without TLS, too.
 	Plain bool
+	// HBA are lines of the server's pg_hba.conf before the stage's own, which lets
+	// every role in by scram-sha-256.
+	HBA []string
+	// ClientCA has the server ask for client certificates, and verify them with
+	// these, in PEM.
+	ClientCA []byte
 	// Durable turns the server's fsync on.
 	Durable bool
 	// Log receives what the daemon and the server log. May be nil.
@@ -130,8 +139,9 @@ func New(ctx context.Context, options Options) (_ *Stage, err error) {
 		entry = "host"
 	}
 	s.Postgres, err = lab.StartPostgres(ctx, lab.PostgresOptions{
-		Listen: append([]string{Address}, options.Addresses...), Port: Port, TLS: certificate, Config: options.Postgres,
-		HBA: []string{entry + " all all all scram-sha-256"}, Durable: options.Durable, Log: options.Log,
+		Version: options.Version, Listen: append([]string{Address}, options.Addresses...), Port: Port, TLS: certificate, Config: options.Postgres,
+		HBA:      append(slices.Clip(options.HBA), entry+" all all all scram-sha-256"),
+		ClientCA: options.ClientCA, Durable: options.Durable, Log: options.Log,
 	})
 	if err != nil {
 		return nil, err

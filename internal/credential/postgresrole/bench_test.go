@@ -3,6 +3,7 @@ package postgresrole_test
 import (
 	"testing"
 
+	"chaperone.dev/chaperone/internal/credential/postgresadmin"
 	"chaperone.dev/chaperone/internal/credential/postgresrole"
 )
 
@@ -31,5 +32,25 @@ func BenchmarkRevoke(b *testing.B) {
 		if err := (postgresrole.Issuer{}).Revoke(b.Context(), entry); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// The same where another job's came shortly before.
+func BenchmarkIssueOverAnIdleConnection(b *testing.B) {
+	server := newBench(b)
+	o := order(server.admins["createrole"], "shop_rw")
+	idle := &postgresadmin.Idle{}
+	defer idle.Close()
+	issuer := postgresrole.Issuer{Idle: idle}
+	for b.Loop() {
+		entry := mustPlan(b, o)
+		if _, err := issuer.Issue(b.Context(), entry, o); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := issuer.Revoke(b.Context(), entry); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
 	}
 }

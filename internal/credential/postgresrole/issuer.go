@@ -14,12 +14,16 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"chaperone.dev/chaperone/internal/credential"
+	"chaperone.dev/chaperone/internal/credential/postgresadmin"
 	"chaperone.dev/chaperone/pkg/policy"
 )
 
-// Issuer makes and drops roles. The zero value is ready, and holds nothing
-// open between calls.
-type Issuer struct{}
+// Issuer makes and drops roles. The zero value is ready.
+type Issuer struct {
+	// Idle keeps the administrator's connection for the next job's role; nil: each
+	// has its own.
+	Idle *postgresadmin.Idle
+}
 
 var _ credential.Issuer = Issuer{}
 
@@ -67,9 +71,12 @@ func roleName(job string) string {
 	return namePrefix + clean + suffix
 }
 
-// heir is the first of the roles that the job acts as a member of and that
-// can sensibly own something.
+// heir is the owner that the document names, or else the first of the roles that
+// the job acts as a member of and that can sensibly own something.
 func heir(spec *policy.PostgresRoleSpec) string {
+	if spec.Owner != "" {
+		return spec.Owner
+	}
 	for _, name := range spec.MemberOf {
 		if !strings.HasPrefix(name, "pg_") { // predefined roles
 			return name
@@ -80,11 +87,11 @@ func heir(spec *policy.PostgresRoleSpec) string {
 
 // Issue implements credential.Issuer. The role, its memberships and its
 // comment come into being in one transaction.
-func (Issuer) Issue(ctx context.Context, entry credential.Entry, order credential.Order) (credential.Secret, error) {
+func (i Issuer) Issue(ctx context.Context, entry credential.Entry, order credential.Order) (credential.Secret, error) {
 	password := make([]byte, 32)
 	rand.Read(password)
 	secret := base64.RawURLEncoding.EncodeToString(password)
-	committing, err := create(ctx, entry, order, secret)
+	committing, err := i.create(ctx, entry, order, secret)
 	if err == nil {
 		return credential.NewSecret(secret), nil
 	}
@@ -98,7 +105,24 @@ func (Issuer) Issue(ctx context.Context, entry credential.Entry, order credentia
 }
 
 // create returns whether it had come to the commit when it failed.
-func create(ctx context.Context, entry credential.Entry, order credential.Order, secret string) (committing bool, err error) {
+func (i Issuer) create(ctx context.Context, entry credential.Entry, order credential.Order, secret string) (committing bool, err error) {
+	conn, reused, err := i.Idle.Take(ctx, entry.Account.AdminFile)
+	if err != nil {
+		return false, err
+	}
+	committing, err = createOver(ctx, conn, entry, order, secret)
+	if reused && err != nil && !committing && conn.IsClosed() && ctx.Err() == nil {
+		// It was broken before, as one that is idle may be.
+		if conn, err = postgresadmin.Connect(ctx, entry.Account.AdminFile, ""); err != nil {
+			return false, err
+		}
+		committing, err = createOver(ctx, conn, entry, order, secret)
+	}
+	i.Idle.Put(entry.Account.AdminFile, conn)
+	return committing, err
+}
+
+func createOver(ctx context.Context, conn *pgx.Conn, entry credential.Entry, order credential.Order, secret string) (committing bool, err error) {
 	spec := order.Target.Spec.Credential.PostgresRole
 	salt := make([]byte, 16)
 	rand.Read(salt)
@@ -106,17 +130,15 @@ func create(ctx context.Context, entry credential.Entry, order credential.Order,
 	if err != nil {
 		return false, err
 	}
-	conn, err := connect(ctx, entry.Account.AdminFile, "")
-	if err != nil {
-		return false, err
-	}
-	defer closeConn(ctx, conn)
 	tx, err := conn.Begin(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // nothing to roll back after the commit
 	if err := checkMemberOf(ctx, tx, spec.MemberOf); err != nil {
+		return false, err
+	}
+	if err := checkOwner(ctx, tx, spec.Owner); err != nil {
 		return false, err
 	}
 	until, err := serverTime(ctx, tx, entry.Expires)
@@ -164,6 +186,36 @@ func checkMemberOf(ctx context.Context, tx pgx.Tx, memberOf []string) error {
 	default:
 		return fmt.Errorf("memberOf: there is no role %q", name)
 	}
+}
+
+// mayGive tells, of the role r in a query, whether what another role owns can be given
+// to it: by a superuser, by who has its privileges, or by who may make itself a member
+// of it, which before PostgreSQL 16 everybody could with CREATEROLE.
+const mayGive = `((SELECT a.rolsuper FROM pg_roles a WHERE a.rolname = current_user)
+	OR pg_has_role(r.oid, 'USAGE') OR pg_has_role(r.oid, 'MEMBER WITH ADMIN OPTION')
+	OR current_setting('server_version_num')::int < 160000)`
+
+// checkOwner refuses, when the job begins, an owner that nothing could be given to when
+// it ends.
+func checkOwner(ctx context.Context, tx pgx.Tx, owner string) error {
+	if owner == "" {
+		return nil
+	}
+	const query = `SELECT r.rolsuper, ` + mayGive + `, current_user::text FROM pg_roles r WHERE r.rolname = $1`
+	var super, may bool
+	var admin string
+	err := tx.QueryRow(ctx, query, owner).Scan(&super, &may, &admin)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return fmt.Errorf("owner: there is no role %q", owner)
+	case err != nil:
+		return err
+	case super:
+		return fmt.Errorf("owner: role %q is a superuser: a view or function that a job leaves behind would run with its rights", owner)
+	case !may:
+		return fmt.Errorf("owner: nothing can be given to role %q: GRANT %s TO %s WITH ADMIN OPTION", owner, identifier(owner), identifier(admin))
+	}
+	return nil
 }
 
 // serverTime expresses a time by the server's clock, which may differ from
@@ -226,11 +278,11 @@ func (Issuer) Renew(ctx context.Context, entry credential.Entry, until time.Time
 }
 
 func renew(ctx context.Context, entry credential.Entry, until time.Time) error {
-	conn, err := connect(ctx, entry.Account.AdminFile, "")
+	conn, err := postgresadmin.Connect(ctx, entry.Account.AdminFile, "")
 	if err != nil {
 		return err
 	}
-	defer closeConn(ctx, conn)
+	defer postgresadmin.Close(ctx, conn)
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		text, err := serverTime(ctx, tx, until)
 		if err != nil {
@@ -257,7 +309,7 @@ func explain(err error) error {
 	}
 	switch answer.Code {
 	case insufficientPrivilege:
-		return fmt.Errorf("%w: the administrator's role needs CREATEROLE and, on PostgreSQL 16 and newer, ADMIN OPTION on every role in memberOf", err)
+		return fmt.Errorf("%w: the administrator's role needs CREATEROLE and, on PostgreSQL 16 and newer, ADMIN OPTION on every role in memberOf, and on owner", err)
 	case dependentObjectsStillExist:
 		return fmt.Errorf("%w: %s", err, answer.Detail)
 	}
@@ -273,11 +325,4 @@ func literal(conn *pgx.Conn, text string) (string, error) {
 		return "", fmt.Errorf("quote a literal: %w", err)
 	}
 	return "'" + escaped + "'", nil
-}
-
-// closeConn says goodbye even when ctx has ended, but not for long.
-func closeConn(ctx context.Context, conn *pgx.Conn) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	_ = conn.Close(ctx)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -28,13 +29,40 @@ type bench struct {
 	admins map[string]string // "superuser", "createrole" → file with the connection string
 }
 
-func newBench(t testing.TB) *bench {
+func newBench(t testing.TB) *bench { return newBenchOf(t, 0) }
+
+// What depends on the server's version is tried on each that is here. They share
+// its server.
+func TestOnEachVersion(t *testing.T) {
+	versions, err := lab.PostgresVersions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, version := range versions {
+		t.Run(fmt.Sprintf("PostgreSQL %d", version), func(t *testing.T) {
+			b := newBenchOf(t, version)
+			for name, test := range map[string]func(t *testing.T, b *bench){
+				"IssuedRoleIsWhatWasPromised":       issuedRoleIsWhatWasPromised,
+				"RevokeLeavesNothingOfTheRole":      revokeLeavesNothingOfTheRole,
+				"RevokeGivesWhatHasNoHeirToNobody":  revokeGivesWhatHasNoHeirToNobody,
+				"RevokeSaysWhatItMayNotTake":        revokeSaysWhatItMayNotTake,
+				"WhatAJobMakesGoesToItsOwner":       whatAJobMakesGoesToItsOwner,
+				"AnOwnerThatCantOwnIsRefusedAtOnce": anOwnerThatCantOwnIsRefusedAtOnce,
+			} {
+				t.Run(name, func(t *testing.T) { test(t, b) })
+			}
+		})
+	}
+}
+
+func newBenchOf(t testing.TB, version int) *bench {
 	t.Helper()
 	b := &bench{log: &safeBuffer{}, admins: map[string]string{}}
 	var err error
 	b.Postgres, err = lab.StartPostgres(t.Context(), lab.PostgresOptions{
-		Log:    b.log,
-		Config: map[string]string{"log_statement": "all", "log_min_duration_statement": "0", "max_prepared_transactions": "5"},
+		Version: version,
+		Log:     b.log,
+		Config:  map[string]string{"log_statement": "all", "log_min_duration_statement": "0", "max_prepared_transactions": "5"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +75,7 @@ func newBench(t testing.TB) *bench {
 		}
 	})
 	b.exec(t, "postgres", "CREATE DATABASE shop", "CREATE DATABASE stock", "CREATE ROLE shop_rw",
-		"CREATE ROLE minter LOGIN CREATEROLE PASSWORD 'minter'", "CREATE ROLE nobody LOGIN PASSWORD 'nobody'")
+		"CREATE ROLE minter LOGIN CREATEROLE PASSWORD 'minter'", "GRANT shop_rw TO minter WITH ADMIN OPTION", "CREATE ROLE nobody LOGIN PASSWORD 'nobody'")
 	for _, database := range []string{"shop", "stock"} {
 		b.exec(t, database, "GRANT CREATE, USAGE ON SCHEMA public TO shop_rw",
 			"CREATE TABLE orders (id int)", "INSERT INTO orders VALUES (1)", "GRANT SELECT ON orders TO shop_rw WITH GRANT OPTION")
@@ -134,8 +162,7 @@ func mustIssue(t testing.TB, o credential.Order) (credential.Entry, credential.S
 	return entry, secret
 }
 
-func TestIssuedRoleIsWhatWasPromised(t *testing.T) {
-	b := newBench(t)
+func issuedRoleIsWhatWasPromised(t *testing.T, b *bench) {
 	for _, admin := range []string{"superuser", "createrole"} {
 		t.Run(admin, func(t *testing.T) {
 			o := order(b.admins[admin], "shop_rw")

@@ -3,11 +3,13 @@ package postgresrole
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // dropOwned empties each database of what the role owns and may.
@@ -44,23 +46,39 @@ const orphans = "chaperone_orphans"
 func (r *revocation) heir(ctx context.Context) (string, error) {
 	const query = `SELECT
 		EXISTS (SELECT FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = $1 AND deptype = 'o'),
-		EXISTS (SELECT FROM pg_roles WHERE rolname = $2 AND NOT rolsuper),
-		EXISTS (SELECT FROM pg_roles WHERE rolname = $3)`
-	var owns, heir, orphanage bool
-	if err := r.admin.QueryRow(ctx, query, r.oid, r.account.Heir, orphans).Scan(&owns, &heir, &orphanage); err != nil {
+		EXISTS (SELECT FROM pg_roles WHERE rolname = $2 AND NOT rolsuper), current_user::text`
+	var owns, heir bool
+	var admin string
+	if err := r.admin.QueryRow(ctx, query, r.oid, r.account.Heir).Scan(&owns, &heir, &admin); err != nil {
 		return "", err
 	}
-	switch {
-	case !owns:
+	if !owns {
 		return "", nil
-	case heir:
+	}
+	if heir {
 		return r.account.Heir, nil
-	case !orphanage:
-		if _, err := r.admin.Exec(ctx, "CREATE ROLE "+orphans+" NOLOGIN"); err != nil {
-			return "", err
+	}
+	// From PostgreSQL 16 on the orphanage that another administrator has made is not
+	// open to this one, which then has its own.
+	own := orphans + "_" + admin
+	for _, name := range []string{orphans, own[:min(len(own), maxIdentifier)]} {
+		open, err := r.orphanage(ctx, name)
+		if err != nil || open {
+			return name, err
 		}
 	}
-	return orphans, nil
+	return "", fmt.Errorf("nothing can be given to role %s: GRANT it TO %s WITH ADMIN OPTION", orphans, identifier(admin))
+}
+
+// orphanage makes the role if it isn't there, and tells whether something can be given
+// to it.
+func (r *revocation) orphanage(ctx context.Context, name string) (open bool, err error) {
+	err = r.admin.QueryRow(ctx, "SELECT NOT r.rolsuper AND "+mayGive+" FROM pg_roles r WHERE r.rolname = $1", name).Scan(&open)
+	if errors.Is(err, pgx.ErrNoRows) {
+		_, err = r.admin.Exec(ctx, "CREATE ROLE "+identifier(name)+" NOLOGIN")
+		return err == nil, err
+	}
+	return open, err
 }
 
 // dropOwnedIn hands over what the role owns in one database and takes its
@@ -81,6 +99,10 @@ func (r *revocation) dropOwnedIn(ctx context.Context, conn *pgx.Conn, heir strin
 			before = append(before, "REASSIGN OWNED BY "+role+" TO "+identifier(heir))
 		}
 		if err := execAll(ctx, tx, before); err != nil {
+			var answer *pgconn.PgError
+			if errors.As(err, &answer) && answer.Code == insufficientPrivilege {
+				err = fmt.Errorf("%w (PostgreSQL wants of an owner that it may CREATE in the object's schema, of a publication's in its database)", err)
+			}
 			return fmt.Errorf("hand over what it owns, to %s: %w", cmp.Or(heir, "nobody"), err)
 		}
 		if err := r.takePrivileges(ctx, tx); err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"chaperone.dev/chaperone/internal/credential"
+	"chaperone.dev/chaperone/internal/credential/postgresadmin"
 )
 
 // Revoke implements credential.Issuer. In this order, so that a failure
@@ -22,7 +23,8 @@ import (
 //  5. the role is dropped;
 //  6. queries show that neither role nor session is there.
 //
-// The heir is the first role of memberOf that is still there. Objects never
+// The heir is the document's owner, or else the first role of memberOf, if it is
+// still there. Objects never
 // go to the administrator: a view or a SECURITY DEFINER function runs with
 // its owner's rights, so a planner could leave behind one that acts as a
 // superuser. Without an heir they go to "chaperone_orphans", a role that is
@@ -43,11 +45,11 @@ type revocation struct {
 }
 
 func revoke(ctx context.Context, entry credential.Entry) error {
-	conn, err := connect(ctx, entry.Account.AdminFile, "")
+	conn, err := postgresadmin.Connect(ctx, entry.Account.AdminFile, "")
 	if err != nil {
 		return err
 	}
-	defer closeConn(ctx, conn)
+	defer postgresadmin.Close(ctx, conn)
 	r := &revocation{admin: conn, account: entry.Account}
 	found, err := r.find(ctx, entry.ID)
 	if err != nil || !found {
@@ -191,10 +193,10 @@ func (r *revocation) in(ctx context.Context, database string, do func(*pgx.Conn)
 	if r.admin.Config().Database == database {
 		return do(r.admin)
 	}
-	conn, err := connect(ctx, r.account.AdminFile, database)
+	conn, err := postgresadmin.Connect(ctx, r.account.AdminFile, database)
 	if err != nil {
 		return err
 	}
-	defer closeConn(ctx, conn)
+	defer postgresadmin.Close(ctx, conn)
 	return do(conn)
 }

@@ -35,14 +35,16 @@ func revoke(t *testing.T, entry credential.Entry) {
 
 // A job that left all kinds of things behind, in two databases, with its
 // sessions still open.
-func TestRevokeLeavesNothingOfTheRole(t *testing.T) {
-	b := newBench(t)
+func revokeLeavesNothingOfTheRole(t *testing.T, b *bench) {
 	for _, admin := range []string{"superuser", "createrole"} {
 		t.Run(admin, func(t *testing.T) {
 			entry, secret := mustIssue(t, order(b.admins[admin], "shop_rw"))
 			role, table := entry.Account.Name, "made_by_"+admin
+			const memberships = "SELECT coalesce(string_agg(m::text, E'\\n' ORDER BY m::text), '') FROM pg_auth_members m WHERE member = 'minter'::regrole AND roleid <> $1"
 			var oid uint32
+			var before, after string
 			b.ask(t, "postgres", "SELECT oid FROM pg_roles WHERE rolname = $1", []any{role}, &oid)
+			b.ask(t, "postgres", memberships, []any{oid}, &before)
 
 			inShop := connect(t, b.DSN("shop", role, secret.Reveal()))
 			run(t, inShop, "CREATE TABLE "+table+" (id int)", "INSERT INTO "+table+" VALUES (42)",
@@ -93,23 +95,21 @@ func TestRevokeLeavesNothingOfTheRole(t *testing.T) {
 			if owner != "shop_rw" || kept != 42 || who != "shop_rw" {
 				t.Errorf("the view belongs to %s, the function runs as %s, the table holds %d", owner, who, kept)
 			}
-			var adminStays bool
-			b.ask(t, "postgres", "SELECT NOT EXISTS (SELECT FROM pg_auth_members WHERE member = 'minter'::regrole)", nil, &adminStays)
-			if !adminStays {
-				t.Error("the administrator kept a membership that it had only for the moment")
+			b.ask(t, "postgres", memberships, []any{oid}, &after)
+			if before != after {
+				t.Errorf("the administrator is a member of\n%s\nand was of\n%s", after, before)
 			}
 			revoke(t, entry) // again: nothing to do is success
 		})
 	}
 }
 
-func TestRevokeGivesWhatHasNoHeirToNobody(t *testing.T) {
-	b := newBench(t)
+func revokeGivesWhatHasNoHeirToNobody(t *testing.T, b *bench) {
 	b.exec(t, "shop", "GRANT CREATE ON SCHEMA public TO PUBLIC")
 	for _, admin := range []string{"superuser", "createrole"} {
 		t.Run(admin, func(t *testing.T) {
 			// One role never had a heir, the heir of the other one is gone.
-			b.exec(t, "postgres", "CREATE ROLE short_lived")
+			b.exec(t, "postgres", "CREATE ROLE short_lived", "GRANT short_lived TO minter WITH ADMIN OPTION")
 			for i, memberOf := range [][]string{nil, {"short_lived"}} {
 				entry, secret := mustIssue(t, order(b.admins[admin], memberOf...))
 				table := admin + string(rune('a'+i))
@@ -121,12 +121,13 @@ func TestRevokeGivesWhatHasNoHeirToNobody(t *testing.T) {
 				revoke(t, entry)
 				var owner string
 				b.ask(t, "shop", "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = $1", []any{table}, &owner)
-				if owner != "chaperone_orphans" {
+				// What another administrator has made is not open to this one from 16 on.
+				if owner != "chaperone_orphans" && (owner != "chaperone_orphans_minter" || admin == "superuser") {
 					t.Errorf("%s belongs to %s now", table, owner)
 				}
 			}
 			var login bool
-			b.ask(t, "postgres", "SELECT rolcanlogin OR rolsuper FROM pg_roles WHERE rolname = 'chaperone_orphans'", nil, &login)
+			b.ask(t, "postgres", "SELECT bool_or(rolcanlogin OR rolsuper) FROM pg_roles WHERE rolname ~ '^chaperone_orphans'", nil, &login)
 			if login {
 				t.Error("chaperone_orphans has rights")
 			}
@@ -136,8 +137,7 @@ func TestRevokeGivesWhatHasNoHeirToNobody(t *testing.T) {
 
 // A privilege that a superuser gave to the role by hand is not the
 // administrator's to take, as PostgreSQL sees it.
-func TestRevokeSaysWhatItMayNotTake(t *testing.T) {
-	b := newBench(t)
+func revokeSaysWhatItMayNotTake(t *testing.T, b *bench) {
 	entry, secret := mustIssue(t, order(b.admins["createrole"], "shop_rw"))
 	b.exec(t, "stock", "GRANT INSERT ON orders TO "+entry.Account.Name)
 	err := postgresrole.Issuer{}.Revoke(t.Context(), entry)

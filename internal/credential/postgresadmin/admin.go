@@ -1,22 +1,25 @@
-package postgresrole
+// Package postgresadmin opens the connections over which the daemon administers
+// accounts at a PostgreSQL server, by a connection string that a file holds. It
+// knows nothing of what they are used for, but for one thing that several kinds of
+// credential need: to end a job's sessions.
+package postgresadmin
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"chaperone.dev/chaperone/internal/credential/secretfile"
 )
 
-// connect opens a connection of the administrator; an empty database is the
+// Connect opens a connection of the administrator; an empty database is the
 // one that the connection string names.
-func connect(ctx context.Context, adminFile, database string) (*pgx.Conn, error) {
-	config, err := adminConfig(adminFile)
+func Connect(ctx context.Context, file, database string) (*pgx.Conn, error) {
+	config, err := config(file)
 	if err != nil {
 		return nil, err
 	}
@@ -31,12 +34,19 @@ func connect(ctx context.Context, adminFile, database string) (*pgx.Conn, error)
 	return conn, nil
 }
 
-// adminConfig reads the administrator's connection string. It is read at each
-// use, so that a changed password needs no restart.
-func adminConfig(path string) (*pgx.ConnConfig, error) {
-	dsn, err := readSecretFile(path)
+// Close says goodbye even when ctx has ended, but not for long.
+func Close(ctx context.Context, conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx)
+}
+
+// config reads the administrator's connection string. It is read at each use, so
+// that a changed password needs no restart.
+func config(path string) (*pgx.ConnConfig, error) {
+	dsn, err := readFile(path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("administrator's connection string: %w", err)
 	}
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
@@ -63,6 +73,21 @@ func adminConfig(path string) (*pgx.ConnConfig, error) {
 	return config, nil
 }
 
+func readFile(path string) (string, error) {
+	content, err := secretfile.Read(path)
+	if errors.Is(err, secretfile.ErrEmpty) {
+		return "", fmt.Errorf("%s must hold one line, the connection string", path)
+	}
+	if err != nil {
+		return "", err
+	}
+	text := strings.TrimSpace(string(content))
+	if strings.ContainsAny(text, "\r\n") {
+		return "", fmt.Errorf("%s must hold one line, the connection string", path)
+	}
+	return text, nil
+}
+
 // checkTLS refuses the modes in which the network chooses whether there is
 // encryption. libpq's default, prefer, is one of them.
 func checkTLS(config *pgx.ConnConfig) error {
@@ -81,37 +106,4 @@ func checkTLS(config *pgx.ConnConfig) error {
 		return errors.New("sslmode must be verify-full, verify-ca, require or disable: with prefer, the default, and allow the network decides")
 	}
 	return nil
-}
-
-// readSecretFile reads a file that only its owner, who is root or ourselves,
-// may write, and that not everybody may read.
-func readSecretFile(path string) (string, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO must not hold us
-	if err != nil {
-		return "", fmt.Errorf("administrator's connection string: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", fmt.Errorf("administrator's connection string: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("administrator's connection string: %s is no regular file", path)
-	}
-	if mode := info.Mode().Perm(); mode&0o027 != 0 {
-		return "", fmt.Errorf("administrator's connection string: %s has mode %04o, which lets others at it: chmod 600 it (0640 will do)", path, mode)
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && int(st.Uid) != os.Geteuid() {
-		return "", fmt.Errorf("administrator's connection string: %s belongs to uid %d, not to root or the daemon's user", path, st.Uid)
-	}
-	const limit = 64 << 10
-	content, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return "", fmt.Errorf("administrator's connection string: %w", err)
-	}
-	text := strings.TrimSpace(string(content))
-	if len(content) > limit || text == "" || strings.ContainsAny(text, "\r\n") {
-		return "", fmt.Errorf("administrator's connection string: %s must hold one line, the connection string", path)
-	}
-	return text, nil
 }
