@@ -21,6 +21,22 @@ func BenchmarkParseShape(b *testing.B) {
 	}
 }
 
+// BenchmarkParseShapeOfStrings is what an ORM writes, with strings that were never
+// seen before.
+func BenchmarkParseShapeOfStrings(b *testing.B) {
+	p := NewParser(Options{})
+	texts := make([]string, 1024)
+	for i := range texts {
+		texts[i] = fmt.Sprintf(`SELECT "c"."id", "c"."name" FROM "customers" AS "c" WHERE "c"."email" = 'user%d@example.com' AND "c"."city" IN ('Ulm', 'Bonn %d') ORDER BY "c"."id" LIMIT 21`, i, i)
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if _, err := p.Parse(texts[i%len(texts)]); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkParseKnownText(b *testing.B) {
 	p := NewParser(Options{})
 	b.ReportAllocs()
@@ -35,7 +51,7 @@ func BenchmarkParseNewText(b *testing.B) {
 	p := NewParser(Options{})
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		if _, err := p.Parse(fmt.Sprintf("SELECT name, count(*) FROM customers c WHERE id = $1 AND city = 'Ulm %d'", i)); err != nil {
+		if _, err := p.Parse(fmt.Sprintf("SELECT name, count(*) AS n%d FROM customers c WHERE id = $1 AND city = 'Ulm'", i)); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -16,6 +16,9 @@ const (
 	shallowText = 4 << 10
 )
 
+// flatter says what to do about it.
+const flatter = "Write long lists with commas, as in x IN (…) or VALUES (…), (…), and data as parameters."
+
 // checkDepth refuses texts whose tree might be deeper than maxDepth.
 //
 // The depth is estimated from above with PostgreSQL's own scanner, which does
@@ -67,7 +70,7 @@ func checkDepth(text string) error {
 		if depth > maxDepth {
 			return &RefusedError{
 				Message: fmt.Sprintf("the query string is nested too deeply to be read: more than %d levels", maxDepth),
-				Hint:    "Write long lists with commas, as in x IN (…) or VALUES (…), (…), and data as parameters.",
+				Hint:    flatter,
 			}
 		}
 	}

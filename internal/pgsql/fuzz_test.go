@@ -1,6 +1,8 @@
 package pgsql
 
 import (
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -26,13 +28,30 @@ func FuzzParse(f *testing.F) {
 		"WITH d AS (DELETE FROM t RETURNING *) SELECT * FROM d",
 		"COPY (SELECT 1) TO STDOUT; EXPLAIN (ANALYZE) SELECT 1",
 		"SELECT E'\\'', $$x$$, U&'d\\0061t'",
+		"SELECT a FROM t WHERE b = 'it''s' AND c <> 'x' OR d LIKE 'y%' AND e BETWEEN 'a' AND 'b' IN ('x', f('y'), 'z')",
+		"INSERT INTO t VALUES ('x', ('y'), 1.5), ('z', 'a'\n'b') RETURNING \"c\"\"d\".\"e\", $1",
+		"WITH a AS (SELECT 'x' = 'y'::name, doc->>'k' = '5', (1.5).f FROM pg_settings) SELECT set_config('a', 'b', true) ORDER BY 1",
+		"SELECT ('16400'::oid).lo_get = ('s'::regclass).nextval, x.touch IN ('a'), ('b'), f(a => 'c') LIMIT '5'",
 	} {
 		f.Add(s)
 	}
 	cached := NewParser(Options{CacheEntries: 16})
 	plain := NewParser(Options{})
+	prepared := parseOne(f, plain, "PREPARE p AS WITH d AS (DELETE FROM t RETURNING *) SELECT f(a) FROM d")
+	in := Surroundings{Names: someNames{}, Prepared: func(string) *Statement { return prepared }}
 	f.Fuzz(func(t *testing.T, text string) {
 		got, err := cached.Parse(text)
+		if err == nil {
+			for _, s := range got.Statements {
+				alone, there := s.Facts(text), s.FactsIn(text, in)
+				if alone.Kind == "" || alone.Kind != alone.Kinds[0] || there.Kind != there.Kinds[0] {
+					t.Errorf("%q: kinds %q, %q", text, alone.Kinds, there.Kinds)
+				}
+				if there.ReadOnly && !alone.ReadOnly || s.Bare() && !cmp.Equal(alone, there, cmpopts.EquateEmpty()) {
+					t.Errorf("%q: alone %+v, in a database %+v", text, alone, there)
+				}
+			}
+		}
 		var dst [maxShape]byte
 		if _, shaped := shape(dst[:], text); !shaped {
 			return
@@ -54,8 +73,7 @@ func FuzzParse(f *testing.F) {
 			}
 			a := proto.Clone(want.Statements[i].Tree).(*pg_query.Node)
 			b := proto.Clone(s.Tree).(*pg_query.Node)
-			forgetIntegers(a.ProtoReflect())
-			forgetIntegers(b.ProtoReflect())
+			forgetConstants(a.ProtoReflect(), b.ProtoReflect())
 			if !proto.Equal(a, b) {
 				t.Errorf("%q: the shape's tree is another", text)
 			}
@@ -63,41 +81,66 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// forgetIntegers makes trees equal that differ in places and integers only.
-func forgetIntegers(m protoreflect.Message) {
-	if c, ok := m.Interface().(*pg_query.A_Const); ok {
-		switch v := c.Val.(type) {
-		case *pg_query.A_Const_Ival:
-			c.Val = nil
-		case *pg_query.A_Const_Fval:
-			if digits(v.Fval.Fval) {
-				c.Val = nil
-			}
+// forgetConstants makes two trees equal that differ in places only, and in constants
+// where that of the shape b is what such constants are replaced by.
+func forgetConstants(a, b protoreflect.Message) {
+	if !b.IsValid() || a.Descriptor() != b.Descriptor() {
+		return
+	}
+	switch x := a.Interface().(type) {
+	case *pg_query.A_Const:
+		y := b.Interface().(*pg_query.A_Const)
+		if replaced(x, y) {
+			x.Val, y.Val = nil, nil
 		}
+	case *pg_query.TypeName:
+		// float(24) is float4, float(25) float8
+		y := b.Interface().(*pg_query.TypeName)
+		x.Typmods, x.Names, y.Typmods, y.Names = nil, nil, nil, nil
 	}
-	if n, ok := m.Interface().(*pg_query.TypeName); ok {
-		n.Typmods, n.Names = nil, nil // float(24) is float4, float(25) float8
-	}
-	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+	a.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
 		case f.Kind() == protoreflect.Int32Kind && !f.IsList() && (f.Name() == "location" || f.Name() == "stmt_len" || f.Name() == "stmt_location"):
-			m.Clear(f)
+			a.Clear(f)
+			b.Clear(f)
 		case f.Kind() == protoreflect.MessageKind && f.IsList():
-			for i := range v.List().Len() {
-				forgetIntegers(v.List().Get(i).Message())
+			of := b.Get(f).List()
+			for i := range min(v.List().Len(), of.Len()) {
+				forgetConstants(v.List().Get(i).Message(), of.Get(i).Message())
 			}
 		case f.Kind() == protoreflect.MessageKind:
-			forgetIntegers(v.Message())
+			forgetConstants(v.Message(), b.Get(f).Message())
+		}
+		return true
+	})
+	// A place of 0 is none that Range tells of.
+	b.Range(func(f protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+		if f.Name() == "location" {
+			b.Clear(f)
 		}
 		return true
 	})
 }
 
-func digits(s string) bool {
-	for _, r := range s {
-		if r != '-' && (r < '0' || r > '9') {
-			return false
+// zero is what decimals are replaced by; of 1e+5, the 5 is an integer to shape.
+var zero = regexp.MustCompile(`^-?(0\.0|.*[eE][-+]0)$`)
+
+// replaced tells whether shape makes y of x.
+func replaced(x, y *pg_query.A_Const) bool {
+	switch v := y.Val.(type) {
+	case *pg_query.A_Const_Ival:
+		switch w := x.Val.(type) {
+		case *pg_query.A_Const_Ival:
+			return v.Ival.Ival == 0 || v.Ival.Ival == w.Ival.Ival
+		case *pg_query.A_Const_Fval: // an integer too large for Ival
+			return v.Ival.Ival == 0 && strings.Trim(w.Fval.Fval, "-0123456789") == ""
 		}
+	case *pg_query.A_Const_Fval:
+		_, ok := x.Val.(*pg_query.A_Const_Fval)
+		return ok && zero.MatchString(v.Fval.Fval)
+	case *pg_query.A_Const_Sval:
+		_, ok := x.Val.(*pg_query.A_Const_Sval)
+		return ok && v.Sval.Sval == ""
 	}
-	return true
+	return false
 }

@@ -35,6 +35,37 @@ func (w *walker) kind(n *pg_query.Node) string {
 	return utilityKind(n)
 }
 
+// kindsOf are the statement's kind, its own name, and what it does to data by
+// its parts. What a statement only writes down, as CREATE RULE does, it doesn't
+// do; but PREPARE's is among them, since EXECUTE doesn't show what it runs.
+func (w *walker) kindsOf(n *pg_query.Node) []string {
+	var kinds set
+	kinds.add(w.kind(n))
+	own := n
+	switch n.GetNode().(type) {
+	case *pg_query.Node_SelectStmt:
+		if n.GetSelectStmt().IntoClause != nil {
+			kinds.add("SELECT INTO")
+		} else {
+			kinds.add("SELECT")
+		}
+	case *pg_query.Node_InsertStmt, *pg_query.Node_UpdateStmt, *pg_query.Node_DeleteStmt, *pg_query.Node_MergeStmt:
+	default:
+		kinds.add(utilityKind(n))
+	}
+	if p := own.GetPrepareStmt(); p != nil {
+		own = p.Query
+	}
+	switch executed(own).GetNode().(type) {
+	case *pg_query.Node_SelectStmt, *pg_query.Node_InsertStmt, *pg_query.Node_UpdateStmt, *pg_query.Node_DeleteStmt,
+		*pg_query.Node_MergeStmt, *pg_query.Node_CreateTableAsStmt:
+		for _, k := range w.kinds.list {
+			kinds.add(k)
+		}
+	}
+	return kinds.list
+}
+
 func utilityKind(n *pg_query.Node) string {
 	switch s := n.GetNode().(type) {
 	case *pg_query.Node_TransactionStmt:

@@ -50,7 +50,7 @@ func NewParser(o Options) *Parser {
 }
 
 // Query is a query string that was read. It is immutable and shared between
-// callers, also between texts that differ in integer constants only.
+// callers, also between texts that differ in constants only.
 type Query struct {
 	// Statements are those of the string in order. A string of white space
 	// and comments has none.
@@ -90,7 +90,7 @@ func (p *Parser) Parse(text string) (*Query, error) {
 			p.cache.add(shaped, q)
 			return q, nil
 		}
-		// Some integers matter to the grammar, float(0) for one. Then only
+		// Some constants matter to the grammar, the 0 of float(0) for one. Then only
 		// the text itself can be judged, and it is not remembered.
 		return p.parse(text)
 	}
@@ -139,7 +139,7 @@ func (p *Parser) checkText(text string) error {
 			Hint:    "Send data as parameters or with COPY instead of as part of the text.",
 		}
 	case strings.IndexByte(text, 0) >= 0:
-		return &RefusedError{Message: "the query string holds a NUL byte"}
+		return &RefusedError{Message: "the query string holds a NUL byte", Hint: "Send binary data as parameters."}
 	case !utf8.ValidString(text):
 		return &RefusedError{
 			Message: "the query string is not valid UTF-8",
@@ -153,10 +153,10 @@ func parseError(err error) error {
 	var e *parser.Error
 	if !errors.As(err, &e) {
 		// The tree came back but is nested deeper than protobuf decodes.
-		return &RefusedError{Message: "the query string is nested too deeply to be read: " + err.Error()}
+		return &RefusedError{Message: "the query string is nested too deeply to be read: " + err.Error(), Hint: flatter}
 	}
 	if strings.HasPrefix(e.Message, "memory exhausted") {
-		return &RefusedError{Message: "the query string is nested too deeply to be read"}
+		return &RefusedError{Message: "the query string is nested too deeply to be read", Hint: flatter}
 	}
 	return &SyntaxError{Message: e.Message, Position: e.Cursorpos}
 }

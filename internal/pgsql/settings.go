@@ -1,6 +1,7 @@
 package pgsql
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 
@@ -32,6 +33,30 @@ func checkSetConfig(f *pg_query.FuncCall) error {
 		value = constant(f.Args[1:])
 	}
 	return checkReading(name, value)
+}
+
+// restriction is a statement of pg_dump: it sets what only newer servers have, and
+// so takes the setting's name from the row that those have.
+var restriction = regexp.MustCompile(`^SELECT (pg_catalog\.)?set_config\(name, '(view, foreign-table|view|foreign-table)', false\) ` +
+	`FROM (pg_catalog\.)?pg_settings WHERE name = 'restrict_nonsystem_relation_kind'$`)
+
+// treeVersion is that of the grammar's parse trees.
+const treeVersion = 170007
+
+// restrictsRelations tells whether the statement is that one, to the word. Even if
+// another table hides behind pg_settings, its values are none that a setting which
+// decides how SQL is read, or a role, could have.
+func restrictsRelations(tree *pg_query.Node) bool {
+	targets := tree.GetSelectStmt().GetTargetList()
+	if len(targets) != 1 {
+		return false
+	}
+	call := targets[0].GetResTarget().GetVal().GetFuncCall()
+	if len(call.GetArgs()) != 3 || call.Args[0].GetColumnRef() == nil {
+		return false
+	}
+	text, err := pg_query.Deparse(&pg_query.ParseResult{Version: treeVersion, Stmts: []*pg_query.RawStmt{{Stmt: tree}}})
+	return err == nil && restriction.MatchString(text)
 }
 
 func checkReading(name, value string) error {

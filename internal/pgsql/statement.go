@@ -19,28 +19,43 @@ const (
 // Statement is one statement of a [Query]. It is immutable.
 type Statement struct {
 	// Tree is the statement's node of the parse tree. It is shared: readers
-	// must not change it. Its integer constants may be those of another text
-	// of the same shape.
+	// must not change it. Its constants, where they are but values, and its
+	// places may be those of another text of the same shape.
 	Tree *pg_query.Node
 	// Copy is set for COPY from and to the client.
 	Copy CopyDirection
 
 	facts policy.Statement
+	names names
+	// As far as its own text goes: EXECUTE runs another.
+	harmless, unknownCode bool
 }
 
+// UnknownCode tells whether the statement runs code that isn't in its text, but for
+// triggers and what EXECUTE runs: functions that aren't known to be harmless, DO, CALL.
+func (s *Statement) UnknownCode() bool { return s.unknownCode }
+
 // Facts are what policies see of the statement, text being the query string
-// that it came in. The slices are shared and must not be changed.
+// that it came in, as far as the text alone tells it: [Statement.FactsIn] says
+// what is different in a database. The slices are shared and must not be
+// changed.
 //
 // Kind is the command's name. Where one statement does more than its first
 // word says, it is that of what it does to data: DELETE for WITH x AS (DELETE
 // …) SELECT and for EXPLAIN ANALYZE DELETE. Among several data-modifying
-// parts the outermost counts, then the first.
+// parts the outermost counts, then the first. Kinds are Kind, the statement's
+// own name where that is another, and all data-modifying parts, those of MERGE
+// and ON CONFLICT too.
 //
 // ReadOnly holds for what can be seen from the text to change neither data,
 // nor schema, nor anything on the server: reads that call no function but
 // known built-in ones; transaction control (without two-phase commit), SHOW,
 // cursors over such reads, and SET of settings that only shape the session's
-// own reading (see ordinarySetting).
+// own reading (see ordinarySetting). BEGIN READ WRITE and its kin are among
+// them: what a transaction then does is asked by itself.
+//
+// Relations are the tables with their schemas. Where the text has none, it is
+// the one that a session begins with.
 //
 // DDL follows log_statement = ddl of PostgreSQL: CREATE, ALTER, DROP, GRANT,
 // COMMENT and their kin, and also CREATE TABLE AS and SELECT INTO.
@@ -55,16 +70,25 @@ func (s *Statement) Facts(text string) policy.Statement {
 
 func newStatement(tree *pg_query.Node) (*Statement, error) {
 	w := newWalker()
+	w.restricts = restrictsRelations(tree)
 	w.node(tree)
 	if w.refused != nil {
 		return nil, w.refused
 	}
 	s := &Statement{Tree: tree, Copy: copyDirection(tree.GetCopyStmt())}
+	s.unknownCode = w.unknownCode || tree.GetDoStmt() != nil
+	s.harmless = !w.writes && !w.unknownCode
+	s.names = names{relations: w.relations, operators: w.operator.list, types: w.types.list}
+	for call, names := range w.calls {
+		s.names.functions[call] = names.list
+	}
 	s.facts = policy.Statement{
 		Kind:      w.kind(tree),
+		Kinds:     w.kindsOf(tree),
 		ReadOnly:  w.readOnly(tree),
 		DDL:       isDDL(tree),
 		Tables:    w.tables.list,
+		Relations: s.names.usual(),
 		Columns:   w.columns.list,
 		Functions: w.functions.list,
 		HasWhere:  w.hasWhere(tree),

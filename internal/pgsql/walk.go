@@ -13,8 +13,16 @@ import (
 // that a newer grammar brings is visited as well, without a line here.
 type walker struct {
 	tables, columns, functions set
+	kinds                      set // INSERT, UPDATE, DELETE and MERGE, of the parts
 
-	ctes []string // names of the WITH queries in scope
+	// What the names of the statement may stand for in a database.
+	relations       []Relation
+	known           map[Relation]bool
+	calls           [CallValue + 1]set
+	operator, types set
+
+	ctes    []string       // names of the WITH queries in scope
+	inScope map[string]int // how many of each
 
 	writes      bool // a part changes data, locks rows or makes a table
 	unknownCode bool // a part calls a function that isn't known to be harmless
@@ -22,9 +30,10 @@ type walker struct {
 
 	changes, changesWithWhere int // UPDATE, DELETE parts
 	refused                   error
+	restricts                 bool // it is one that restrictsRelations knows
 }
 
-func newWalker() *walker { return &walker{} }
+func newWalker() *walker { return &walker{inScope: map[string]int{}, known: map[Relation]bool{}} }
 
 // set is a list of names without repetition, in the order of appearance.
 type set struct {
@@ -61,12 +70,21 @@ func (w *walker) node(n *pg_query.Node) {
 
 func (w *walker) message(m protoreflect.Message) {
 	switch n := m.Interface().(type) {
+	case *pg_query.Node:
+		// It is one of some 270 fields: asking each would cost more than the parse.
+		if f := m.WhichOneof(m.Descriptor().Oneofs().Get(0)); f != nil {
+			w.message(m.Get(f).Message())
+		}
+		return
 	case *pg_query.SelectStmt:
 		defer w.with(n.WithClause)()
 		w.writes = w.writes || n.IntoClause != nil || len(n.LockingClause) > 0
 	case *pg_query.InsertStmt:
 		defer w.with(n.WithClause)()
 		w.write("INSERT")
+		if n.OnConflictClause.GetAction() == pg_query.OnConflictAction_ONCONFLICT_UPDATE {
+			w.kinds.add("UPDATE")
+		}
 	case *pg_query.UpdateStmt:
 		defer w.with(n.WithClause)()
 		w.write("UPDATE")
@@ -80,17 +98,36 @@ func (w *walker) message(m protoreflect.Message) {
 		defer w.with(n.WithClause)()
 		w.write("MERGE")
 		w.refuse(mergesSettings(n))
+	case *pg_query.MergeWhenClause:
+		w.merges(n.CommandType)
 	case *pg_query.WithClause:
 		return // visited by the statement that it belongs to
 	case *pg_query.RangeVar:
 		w.table(n)
 	case *pg_query.ColumnRef:
 		w.columns.add(dotted(n.Fields))
+		w.column(n.Fields)
+	case *pg_query.A_Indirection:
+		w.fields(n.Indirection)
 	case *pg_query.FuncCall:
 		w.function(n)
+	case *pg_query.A_Expr:
+		w.expression(n)
+	case *pg_query.SubLink:
+		w.compares(n.OperName)
+	case *pg_query.CaseExpr:
+		if n.Arg != nil {
+			w.operator.add("=")
+		}
+	case *pg_query.JoinExpr:
+		if n.IsNatural || len(n.UsingClause) > 0 {
+			w.operator.add("=")
+		}
+	case *pg_query.SortBy:
+		w.operators(n.UseOp)
 	case *pg_query.RangeTableSample:
-		if m := strings.ToLower(dotted(n.Method)); m != "system" && m != "bernoulli" {
-			w.functions.add(m)
+		if m := dotted(n.Method); m != "system" && m != "bernoulli" {
+			w.functions.add(strings.ToLower(m))
 			w.unknownCode = true
 		}
 	case *pg_query.VariableSetStmt:
@@ -104,6 +141,9 @@ func (w *walker) message(m protoreflect.Message) {
 	case *pg_query.CompositeTypeStmt:
 		return // its RangeVar names a type
 	case *pg_query.TypeName:
+		if len(n.Names) > 0 {
+			w.types.add(part(n.Names[len(n.Names)-1]))
+		}
 		return // types are no tables, and their modifiers are constants
 	}
 	w.children(m)
@@ -144,21 +184,32 @@ func (w *walker) with(clause *pg_query.WithClause) (leave func()) {
 		}
 		if clause.Recursive {
 			for _, c := range ctes {
-				w.ctes = append(w.ctes, c.Ctename)
+				w.enter(c.Ctename)
 			}
 		}
 		for _, c := range ctes {
 			w.children(c.ProtoReflect())
 			if !clause.Recursive {
-				w.ctes = append(w.ctes, c.Ctename)
+				w.enter(c.Ctename)
 			}
 		}
 	}
-	return func() { w.ctes = w.ctes[:before] }
+	return func() {
+		for _, name := range w.ctes[before:] {
+			w.inScope[name]--
+		}
+		w.ctes = w.ctes[:before]
+	}
+}
+
+func (w *walker) enter(cte string) {
+	w.ctes = append(w.ctes, cte)
+	w.inScope[cte]++
 }
 
 func (w *walker) write(kind string) {
 	w.writes = true
+	w.kinds.add(kind)
 	if w.firstWrite == "" {
 		w.firstWrite = kind
 	}
@@ -178,7 +229,7 @@ func (w *walker) refuse(err error) {
 }
 
 func (w *walker) table(r *pg_query.RangeVar) {
-	if r.Schemaname == "" && slices.Contains(w.ctes, r.Relname) {
+	if r.Schemaname == "" && w.inScope[r.Relname] > 0 {
 		return
 	}
 	name := r.Relname
@@ -189,21 +240,14 @@ func (w *walker) table(r *pg_query.RangeVar) {
 		name = r.Catalogname + "." + name
 	}
 	w.tables.add(name)
+	w.relation(Relation{Schema: r.Schemaname, Name: r.Relname})
 }
 
-func (w *walker) function(f *pg_query.FuncCall) {
-	name := strings.ToLower(dotted(f.Funcname))
-	bare, qualified := strings.CutPrefix(name, "pg_catalog.")
-	if qualified && f.Funcformat == pg_query.CoercionForm_COERCE_SQL_SYNTAX {
-		name = bare // EXTRACT(…), OVERLAY(…): the schema is the grammar's, not the writer's
+func (w *walker) relation(r Relation) {
+	if !w.known[r] {
+		w.known[r] = true
+		w.relations = append(w.relations, r)
 	}
-	w.functions.add(name)
-	if bare == "set_config" {
-		w.unknownCode = w.unknownCode || !ordinarySetting(constant(f.Args))
-		w.refuse(checkSetConfig(f))
-		return
-	}
-	w.unknownCode = w.unknownCode || !Builtin(bare)
 }
 
 // objects adds the tables among the objects of DROP, COMMENT and the like,
@@ -221,7 +265,13 @@ func (w *walker) objects(kind pg_query.ObjectType, objects []*pg_query.Node) {
 	}
 	for _, o := range objects {
 		if items := o.GetList().GetItems(); len(items) > cut {
-			w.tables.add(dotted(items[:len(items)-cut]))
+			items = items[:len(items)-cut]
+			w.tables.add(dotted(items))
+			r := Relation{Name: part(items[len(items)-1])}
+			if len(items) > 1 {
+				r.Schema = part(items[len(items)-2])
+			}
+			w.relation(r)
 		}
 	}
 }
