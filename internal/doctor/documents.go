@@ -74,6 +74,18 @@ func (s *subject) secrets() []secret {
 			if role := t.Spec.Credential.PostgresRole; role != nil {
 				add(secret{role.AdminFrom.File, "administrator of target " + t.Metadata.Name, 0o027, 0, false})
 			}
+			if cert := t.Spec.Credential.PostgresCert; cert != nil {
+				add(secret{cert.KeyFile, "key of target " + t.Metadata.Name + "'s client certificates", 0o027, 0, false})
+				if cert.AdminFrom != nil {
+					add(secret{cert.AdminFrom.File, "administrator of target " + t.Metadata.Name, 0o027, 0, false})
+				}
+			}
+			if stored := t.Spec.Credential.PostgresSecret; stored != nil {
+				add(secret{stored.PasswordFrom.File, "password of target " + t.Metadata.Name, 0o027, 0, false})
+				if stored.AdminFrom != nil {
+					add(secret{stored.AdminFrom.File, "administrator of target " + t.Metadata.Name, 0o027, 0, false})
+				}
+			}
 			if token := t.Spec.Credential.KubeToken; token != nil {
 				add(secret{token.AdminFrom.File, "administrator of target " + t.Metadata.Name, 0, 0o077, false})
 			}

@@ -17,6 +17,11 @@ type Catalog struct {
 	byOID     map[uint32]*relation
 	byName    map[string][]*relation // unqualified name → in each schema
 	functions map[string]bool        // names of functions that aren't PostgreSQL's own
+	// sqlFunctions are those of users that can be traced, by name.
+	sqlFunctions map[string]*sqlFunction
+	// operators and types, by name, that call functions of users which may read
+	// tables: by their casts, or a domain's checks and default.
+	operators, types map[string]bool
 }
 
 // relation is a table, view, sequence, …
@@ -31,8 +36,10 @@ type relation struct {
 }
 
 type catalogColumn struct {
-	name string
-	num  uint16
+	name      string
+	num       uint16
+	typ       uint32 // OID of its type, of a domain that of the type under it
+	generated bool
 }
 
 func (r *relation) isView() bool { return r.definition != "" }

@@ -14,15 +14,16 @@ func (a *analyzer) target(r *pg_query.RangeVar) (*item, *relation, error) {
 	return aliased(i, r.Alias), rel, nil
 }
 
-// store refuses to put a masked value anywhere but where it comes from.
-func (a *analyzer) store(t taint, rel *relation, name string) error {
+// store refuses to put a masked value anywhere but where it comes from, or into
+// a temporary table.
+func (a *analyzer) store(t taint, r *pg_query.RangeVar, rel *relation, name string) error {
 	if !t.any() {
 		return nil
 	}
 	if s := t.sources[0]; t.plain && len(t.sources) == 1 && s.relation == rel && s.String() == rel.String()+"."+name {
 		return nil
 	}
-	return untraceable("masked column %s can't be copied into %s.%s", t.sources[0], rel, name)
+	return a.stored(t, r, rel, name)
 }
 
 func (a *analyzer) insert(s *pg_query.InsertStmt, parent *scope, e *env) (output, error) {
@@ -44,10 +45,16 @@ func (a *analyzer) insert(s *pg_query.InsertStmt, parent *scope, e *env) (output
 			switch {
 			case i < len(s.Cols):
 				name = s.Cols[i].GetResTarget().GetName()
-			case len(s.Cols) == 0 && !out.open && i < len(rel.columns):
+			case len(s.Cols) == 0 && !out.open && i < len(rel.columns) && rel.schema != "pg_temp" && !rel.temporary():
 				name = rel.columns[i].name
 			}
-			if err := a.store(c.taint, rel, name); err != nil {
+			if c.taint.any() && s.OnConflictClause != nil {
+				// Which rows conflict tells about the values.
+				if err := a.predicate(c.taint, false, "ON CONFLICT"); err != nil {
+					return output{}, err
+				}
+			}
+			if err := a.store(c.taint, s.Relation, rel, name); err != nil {
 				return output{}, err
 			}
 		}
@@ -55,14 +62,14 @@ func (a *analyzer) insert(s *pg_query.InsertStmt, parent *scope, e *env) (output
 	sc := newScope(parent, e)
 	sc.add([]*item{into}, into.columns)
 	if c := s.OnConflictClause; c != nil {
-		if err := a.onConflict(c, sc, into, rel); err != nil {
+		if err := a.onConflict(c, sc, into, s.Relation, rel); err != nil {
 			return output{}, err
 		}
 	}
 	return a.targets(s.ReturningList, sc)
 }
 
-func (a *analyzer) onConflict(c *pg_query.OnConflictClause, sc *scope, into *item, rel *relation) error {
+func (a *analyzer) onConflict(c *pg_query.OnConflictClause, sc *scope, into *item, r *pg_query.RangeVar, rel *relation) error {
 	both := newScope(sc.parent, sc.env)
 	both.add([]*item{into}, into.columns)
 	both.items = append(both.items, &item{name: "excluded", columns: into.columns})
@@ -76,12 +83,18 @@ func (a *analyzer) onConflict(c *pg_query.OnConflictClause, sc *scope, into *ite
 		if err := a.control(n.GetIndexElem().GetExpr(), both, "ON CONFLICT"); err != nil {
 			return err
 		}
+		if name := n.GetIndexElem().GetName(); name != "" {
+			t, _ := into.column(name)
+			if err := a.predicate(t, t.plain, "ON CONFLICT"); err != nil {
+				return err
+			}
+		}
 	}
-	return a.assign(c.TargetList, both, rel)
+	return a.assign(c.TargetList, both, r, rel)
 }
 
 // assign traces SET a = …, (b, c) = ….
-func (a *analyzer) assign(list []*pg_query.Node, sc *scope, rel *relation) error {
+func (a *analyzer) assign(list []*pg_query.Node, sc *scope, into *pg_query.RangeVar, rel *relation) error {
 	for _, n := range list {
 		r := n.GetResTarget()
 		t, err := a.expr(r.GetVal(), sc)
@@ -95,7 +108,7 @@ func (a *analyzer) assign(list []*pg_query.Node, sc *scope, rel *relation) error
 			}
 			t = t.join(i)
 		}
-		if err := a.store(t, rel, r.GetName()); err != nil {
+		if err := a.store(t, into, rel, r.GetName()); err != nil {
 			return err
 		}
 	}
@@ -116,7 +129,7 @@ func (a *analyzer) update(s *pg_query.UpdateStmt, parent *scope, e *env) (output
 	if err := a.from(s.FromClause, sc); err != nil {
 		return output{}, err
 	}
-	if err := a.assign(s.TargetList, sc, rel); err != nil {
+	if err := a.assign(s.TargetList, sc, s.Relation, rel); err != nil {
 		return output{}, err
 	}
 	if err := a.control(s.WhereClause, sc, "WHERE"); err != nil {
@@ -169,7 +182,7 @@ func (a *analyzer) merge(s *pg_query.MergeStmt, parent *scope, e *env) (output, 
 			return output{}, err
 		}
 		if w.GetCommandType() != pg_query.CmdType_CMD_INSERT {
-			if err := a.assign(w.GetTargetList(), sc, rel); err != nil {
+			if err := a.assign(w.GetTargetList(), sc, s.Relation, rel); err != nil {
 				return output{}, err
 			}
 			continue
@@ -183,10 +196,10 @@ func (a *analyzer) merge(s *pg_query.MergeStmt, parent *scope, e *env) (output, 
 			switch {
 			case i < len(w.TargetList):
 				name = w.TargetList[i].GetResTarget().GetName()
-			case len(w.TargetList) == 0 && i < len(rel.columns):
+			case len(w.TargetList) == 0 && i < len(rel.columns) && rel.schema != "pg_temp" && !rel.temporary():
 				name = rel.columns[i].name
 			}
-			if err := a.store(t, rel, name); err != nil {
+			if err := a.store(t, s.Relation, rel, name); err != nil {
 				return output{}, err
 			}
 		}

@@ -7,12 +7,10 @@ import (
 )
 
 // control traces an expression that decides which rows come, or how many. A
-// masked value could be read off those, so it is refused but for what tells no
-// more than an exact guess does: whether it is NULL, whether it equals a
-// constant or a parameter, and whether two masked columns are equal.
-//
-// In the definition of a view everything goes: that was an administrator's
-// decision, and CREATE VIEW itself is checked.
+// masked value could be read off those, so it is up to the mask's predicates
+// (see predicate). Exact is what tells no more than a guess does: whether the
+// value is NULL, whether it equals a constant or a parameter, and whether two
+// masked columns are equal.
 func (a *analyzer) control(n *pg_query.Node, sc *scope, where string) error {
 	if n == nil || n.Node == nil {
 		return nil
@@ -34,10 +32,10 @@ func (a *analyzer) control(n *pg_query.Node, sc *scope, where string) error {
 		if err != nil {
 			return err
 		}
-		return a.allowed(!t.any() || t.plain, t, where)
+		return a.predicate(t, t.plain, where)
 	case *pg_query.Node_AExpr:
 		if equality(x.AExpr) {
-			return a.equal(x.AExpr.Lexpr, x.AExpr.Rexpr, sc, where)
+			return a.equal(x.AExpr, sc, where)
 		}
 	case *pg_query.Node_SubLink:
 		if s := x.SubLink; s.SubLinkType == pg_query.SubLinkType_ANY_SUBLINK && len(s.OperName) == 0 {
@@ -48,14 +46,7 @@ func (a *analyzer) control(n *pg_query.Node, sc *scope, where string) error {
 	if err != nil {
 		return err
 	}
-	return a.allowed(!t.any(), t, where)
-}
-
-func (a *analyzer) allowed(ok bool, t taint, where string) error {
-	if ok || a.inView {
-		return nil
-	}
-	return untraceable("%s would tell about masked column %s by the rows that come; it can be compared with = and constants only", where, t.sources[0])
+	return a.predicate(t, false, where)
 }
 
 // equality tells whether an expression is =, <>, IN or = ANY.
@@ -69,7 +60,11 @@ func equality(e *pg_query.A_Expr) bool {
 	return name == "=" || name == "<>"
 }
 
-func (a *analyzer) equal(l, r *pg_query.Node, sc *scope, where string) error {
+func (a *analyzer) equal(e *pg_query.A_Expr, sc *scope, where string) error {
+	l, r := e.Lexpr, e.Rexpr
+	if err := a.operator(e); err != nil {
+		return err
+	}
 	lt, err := a.expr(l, sc)
 	if err != nil {
 		return err
@@ -78,7 +73,7 @@ func (a *analyzer) equal(l, r *pg_query.Node, sc *scope, where string) error {
 	if err != nil {
 		return err
 	}
-	return a.comparable(lt, rt, constant(l) || constant(r), where)
+	return a.comparable(lt, rt, lt.any() && constant(r) || rt.any() && constant(l), where)
 }
 
 // comparable tells whether two values may be compared for equality.
@@ -87,10 +82,9 @@ func (a *analyzer) comparable(l, r taint, withConstant bool, where string) error
 	case !l.any() && !r.any():
 		return nil
 	case l.any() && r.any():
-		return a.allowed(l.plain && r.plain, l.join(r), where)
+		return a.predicate(l.join(r), l.plain && r.plain, where)
 	}
-	t := l.join(r)
-	return a.allowed(withConstant && (l.plain && l.any() || r.plain && r.any()), t, where)
+	return a.predicate(l.join(r), withConstant && (l.plain && l.any() || r.plain && r.any()), where)
 }
 
 // in checks x IN (SELECT …).
@@ -137,51 +131,85 @@ func (a *analyzer) sortClause(list []*pg_query.Node, sc *scope, out output) erro
 		if err != nil {
 			return err
 		}
-		if t.any() && !a.inView {
-			return untraceable("ORDER BY would tell about masked column %s by the order of the rows", t.sources[0])
-		}
-	}
-	return nil
-}
-
-// groupClause lets masked columns be grouped by as they stand, which tells
-// which rows are equal. Of expressions it would tell more.
-func (a *analyzer) groupClause(list []*pg_query.Node, sc *scope, out output) error {
-	for _, n := range list {
-		if set := n.GetGroupingSet(); set != nil {
-			if err := a.groupClause(set.Content, sc, out); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := a.distinguish(n, sc, out, "GROUP BY"); err != nil {
+		if err := a.predicate(t, false, "ORDER BY"); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (a *analyzer) distinctClause(list []*pg_query.Node, sc *scope, out output) error {
+// groupClause traces GROUP BY. Groups of masked columns as they stand tell which
+// rows are equal, no more, where exact holds. Those of expressions would tell more.
+func (a *analyzer) groupClause(list []*pg_query.Node, sc *scope, out output, exact bool) error {
+	for _, n := range list {
+		if set := n.GetGroupingSet(); set != nil {
+			if err := a.groupClause(set.Content, sc, out, exact); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := a.distinguish(n, sc, out, exact, "GROUP BY"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *analyzer) distinctClause(list []*pg_query.Node, sc *scope, out output, exact bool) error {
 	if len(list) == 0 {
 		return nil
 	}
 	if len(list) == 1 && list[0].GetNode() == nil { // plain DISTINCT
 		for _, c := range out.columns {
-			if c.taint.any() && !c.taint.plain && !a.inView {
-				return untraceable("DISTINCT would compare values that are made from masked column %s", c.taint.sources[0])
+			if err := a.predicate(c.taint, exact && c.taint.plain, "DISTINCT"); err != nil {
+				return err
 			}
 		}
 		return nil
 	}
-	for _, n := range list {
-		if err := a.distinguish(n, sc, out, "DISTINCT ON"); err != nil {
+	for _, n := range list { // which rows are sorted for
+		if err := a.distinguish(n, sc, out, false, "DISTINCT ON"); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (a *analyzer) distinguish(n *pg_query.Node, sc *scope, out output, where string) error {
+// orderless tells whether the order of a query's rows tells nothing that groups of its
+// rows could be known by: the server finds groups by sorting or hashing, and the
+// rows come accordingly. It holds where all that is clear in a row is constant, a
+// count, or sorted by.
+func orderless(s *pg_query.SelectStmt, out output) bool {
+	if out.open {
+		return false
+	}
+	for i, c := range out.columns {
+		var value *pg_query.Node
+		if len(s.TargetList) == len(out.columns) {
+			value = s.TargetList[i].GetResTarget().GetVal()
+		}
+		counts := value.GetFuncCall() != nil && last(value.GetFuncCall().Funcname) == "count"
+		if c.taint.any() || constant(value) || counts || sortedBy(s.SortClause, i, c.name) {
+			continue
+		}
+		return false
+	}
+	return true
+}
+
+// sortedBy tells whether ORDER BY has an output column, by its position or name.
+func sortedBy(list []*pg_query.Node, i int, name string) bool {
+	return slices.ContainsFunc(list, func(n *pg_query.Node) bool {
+		by := n.GetSortBy().GetNode()
+		if ref := by.GetColumnRef(); ref != nil && name != "" {
+			return len(ref.Fields) == 1 && last(ref.Fields) == name
+		}
+		v, ok := by.GetAConst().GetVal().(*pg_query.A_Const_Ival)
+		return ok && int(v.Ival.GetIval()) == i+1
+	})
+}
+
+func (a *analyzer) distinguish(n *pg_query.Node, sc *scope, out output, exact bool, where string) error {
 	nodes := []*pg_query.Node{n}
 	if row := n.GetRowExpr(); row != nil {
 		nodes = row.Args
@@ -191,8 +219,8 @@ func (a *analyzer) distinguish(n *pg_query.Node, sc *scope, out output, where st
 		if err != nil {
 			return err
 		}
-		if t.any() && !t.plain && !a.inView {
-			return untraceable("%s would compare values that are made from masked column %s", where, t.sources[0])
+		if err := a.predicate(t, exact && t.plain, where); err != nil {
+			return err
 		}
 	}
 	return nil

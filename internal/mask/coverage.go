@@ -12,8 +12,7 @@ import (
 type source struct {
 	relation *relation
 	num      uint16
-	with     policy.Transform
-	label    string // of the rule
+	masking
 }
 
 // taint is what is known of the masked columns that feed a value. The zero
@@ -114,8 +113,8 @@ func newCoverage(r *Rules, cat *Catalog) *coverage {
 	c := &coverage{rules: r, cat: cat, tables: map[uint32][]*source{}, known: map[uint32]relationTaint{}}
 	for _, rel := range cat.byOID {
 		for i, col := range rel.columns {
-			if with, label, ok := r.match(rel, col.name); ok {
-				c.cover(rel, i, with, label)
+			if m, ok := r.match(rel, col.name); ok {
+				c.cover(rel, i, m)
 			}
 		}
 	}
@@ -147,41 +146,40 @@ func (c *coverage) spread(from, to *relation) (changed bool) {
 		}
 		name := from.columns[i].name
 		if j := slices.IndexFunc(to.columns, func(col catalogColumn) bool { return col.name == name }); j >= 0 {
-			changed = c.cover(to, j, s.with, s.label) || changed
+			changed = c.cover(to, j, s.masking) || changed
 		}
 	}
 	return changed
 }
 
 // match combines the rules that name a column.
-func (r *Rules) match(rel *relation, column string) (with policy.Transform, label string, ok bool) {
+func (r *Rules) match(rel *relation, column string) (m masking, ok bool) {
 	for i := range r.columns {
 		rule := &r.columns[i]
-		if !rule.matches(rel.schema, rel.name, column) {
-			continue
-		}
-		if !ok {
-			with, label, ok = rule.with, rule.label, true
-		} else if s := stronger(with, rule.with); s != with {
-			with, label = s, rule.label
+		switch {
+		case !rule.matches(rel.schema, rel.name, column):
+		case !ok:
+			m, ok = rule.masking(), true
+		default:
+			m = m.and(rule.masking())
 		}
 	}
-	return with, label, ok
+	return m, ok
 }
 
 // cover masks the i-th column of a relation, and tells whether that is news.
-func (c *coverage) cover(rel *relation, i int, with policy.Transform, label string) bool {
+func (c *coverage) cover(rel *relation, i int, m masking) bool {
 	if c.tables[rel.oid] == nil {
 		c.tables[rel.oid] = make([]*source, len(rel.columns))
 	}
 	s := c.tables[rel.oid][i]
 	if s == nil {
-		c.tables[rel.oid][i] = &source{relation: rel, num: rel.columns[i].num, with: with, label: label}
+		c.tables[rel.oid][i] = &source{relation: rel, num: rel.columns[i].num, masking: m}
 		return true
 	}
-	before := s.with
-	s.with = stronger(s.with, with)
-	return s.with != before
+	before := s.masking
+	s.masking = s.and(m)
+	return !s.same(before)
 }
 
 // taints tells the taint of each column of a relation.

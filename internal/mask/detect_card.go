@@ -7,14 +7,12 @@ const minCard, maxCard = 13, 19
 // first separator.
 const firstGroup = 4
 
-// findCard looks for card numbers: 13 to 19 digits, in one piece or in groups
-// of three to six with the same blank or dash between them, that begin with
-// the digits of a known scheme, have a length that it uses, and pass the Luhn
-// check.
+// findCard looks for card numbers. No run of fewer digits than firstGroup begins
+// one, so it looks at every fourth character only.
 func findCard(b []byte, from int) (int, int, bool) {
 	for i := from + firstGroup - 1; i < len(b); {
 		if !digit(b[i]) {
-			i += firstGroup // no run of four digits holds this place
+			i += firstGroup
 			continue
 		}
 		start, end := i, i+1
@@ -35,7 +33,9 @@ func findCard(b []byte, from int) (int, int, bool) {
 }
 
 // cardAt returns the end of the card number that begins with the group of
-// digits b[start:end], or 0.
+// digits b[start:end], or 0: 13 to 19 digits, in one piece or in groups of three
+// to six, the last one maybe less, with the same blank or dash between them, that begin with the digits
+// of a known scheme, have a length that it uses, and pass the Luhn check.
 func cardAt(b []byte, start, end int) int {
 	switch b[start] {
 	case '2', '3', '4', '5', '6', '8':
@@ -43,36 +43,34 @@ func cardAt(b []byte, start, end int) int {
 		return 0 // no scheme's
 	}
 	var digits [maxCard]byte
-	n := 0
+	n, longest := 0, 0
 	var separator byte
 	for {
 		if n+end-start > maxCard {
-			return 0
+			return longest
 		}
 		for ; start < end; start++ {
 			digits[n] = b[start] - '0'
 			n++
 		}
 		if n >= minCard && isCard(digits[:n]) {
-			return end
+			longest = end
 		}
-		if n > maxCard-3 || end+1 >= len(b) || b[end] != ' ' && b[end] != '-' || separator != 0 && b[end] != separator {
-			return 0
+		if end+1 >= len(b) || b[end] != ' ' && b[end] != '-' || separator != 0 && b[end] != separator {
+			return longest
 		}
 		separator = b[end]
 		start = end + 1
 		for end = start; end < len(b) && digit(b[end]); {
 			if end++; end-start > 6 {
-				return 0
+				return longest
 			}
 		}
-		if end-start < 3 {
-			return 0
+		if end == start || end-start < 3 && n < 16 {
+			return longest
 		}
 	}
 }
-
-func digit(c byte) bool { return c-'0' <= 9 }
 
 // isCard checks scheme, length and check digit.
 func isCard(d []byte) bool {

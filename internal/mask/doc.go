@@ -11,14 +11,18 @@
 // for card numbers, keys and the like in every value.
 //
 // What can't be traced is refused with an [*Untraceable], never let through in
-// the clear. That concerns, while a column mask is in force: functions that
-// aren't PostgreSQL's own (they may read any table), DO, CALL and EXECUTE,
-// cursors, COPY of masked columns, writing masked values elsewhere, statistics
-// and large objects, and what would tell a masked value by the rows that come
-// back: comparisons other than equality with a constant, sorting by it, and so
-// on. See control in control.go for the exact rules, and statement.go for the
-// kinds of statements. One channel stays open by nature: whether a statement
-// fails may depend on a masked value (1 / CASE WHEN …), one bit at a time.
+// the clear. That concerns, while a column mask is in force: DO, CALL and functions
+// that aren't PostgreSQL's own (they may read any table) but for those in SQL that
+// are one query, writing masked values anywhere but into the session's own temporary
+// tables, statistics and large objects. See statement.go for the kinds of
+// statements. What would tell a masked value by the rows that come is up to the
+// mask's predicates, see predicates.go. One channel stays open by nature: whether a
+// statement fails may depend on a masked value (1 / CASE WHEN …), one bit at a time.
+//
+// What only one session knows comes with a statement as [Local]: its temporary
+// tables, and what it has prepared in SQL. The rows of a cursor are covered by the
+// plan of its DECLARE ([Plan.Later]), data of COPY … TO STDOUT column by column in
+// the stream ([CopyRewriter]).
 //
 // The package knows no connection, no session and no approval; it is handed
 // statements, a [Catalog] and rows.

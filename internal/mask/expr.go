@@ -22,7 +22,12 @@ func (a *analyzer) expr(n *pg_query.Node, sc *scope) (taint, error) {
 	}
 	defer a.leave()
 	switch x := n.Node.(type) {
-	case *pg_query.Node_AConst, *pg_query.Node_ParamRef, *pg_query.Node_SqlvalueFunction, *pg_query.Node_SetToDefault,
+	case *pg_query.Node_ParamRef:
+		if i := int(x.ParamRef.Number) - 1; i >= 0 && i < len(a.params) {
+			return a.params[i], nil
+		}
+		return taint{}, nil
+	case *pg_query.Node_AConst, *pg_query.Node_SqlvalueFunction, *pg_query.Node_SetToDefault,
 		*pg_query.Node_CurrentOfExpr, *pg_query.Node_String_, *pg_query.Node_Integer, *pg_query.Node_Float,
 		*pg_query.Node_Boolean, *pg_query.Node_GroupingFunc, *pg_query.Node_MergeSupportFunc:
 		return taint{}, nil
@@ -35,15 +40,21 @@ func (a *analyzer) expr(n *pg_query.Node, sc *scope) (taint, error) {
 	case *pg_query.Node_CollateClause:
 		return a.expr(x.CollateClause.Arg, sc) // the value as it stands
 	case *pg_query.Node_TypeCast:
+		if err := a.typeName(x.TypeCast.TypeName); err != nil {
+			return taint{}, err
+		}
 		t, err := a.expr(x.TypeCast.Arg, sc)
 		return t.derived(), err
 	case *pg_query.Node_AIndirection:
-		return a.all(sc, append([]*pg_query.Node{x.AIndirection.Arg}, x.AIndirection.Indirection...)...)
+		return a.indirection(x.AIndirection, sc)
 	case *pg_query.Node_AIndices:
 		return a.all(sc, x.AIndices.Lidx, x.AIndices.Uidx)
 	case *pg_query.Node_AStar:
 		return taint{}, nil // of an indirection whose argument was traced
 	case *pg_query.Node_AExpr:
+		if err := a.operator(x.AExpr); err != nil {
+			return taint{}, err
+		}
 		return a.all(sc, x.AExpr.Lexpr, x.AExpr.Rexpr)
 	case *pg_query.Node_BoolExpr:
 		return a.all(sc, x.BoolExpr.Args...)
@@ -80,6 +91,37 @@ func (a *analyzer) expr(n *pg_query.Node, sc *scope) (taint, error) {
 		return a.gather(inner(n), sc)
 	}
 	return taint{}, untraceable("an expression of a kind that isn't known can't be traced to masked columns")
+}
+
+// indirection traces a subscript or the selection of a field.
+func (a *analyzer) indirection(x *pg_query.A_Indirection, sc *scope) (taint, error) {
+	var row *item
+	if ref := x.Arg.GetColumnRef(); ref != nil && ref.Fields[len(ref.Fields)-1].GetString_() != nil {
+		var err error
+		if row, err = a.qualified(ref.Fields, sc); err != nil {
+			return taint{}, err
+		}
+	}
+	for i, n := range x.Indirection {
+		if name := n.GetString_().GetSval(); name != "" {
+			if i > 0 {
+				row = nil
+			}
+			if err := a.field(row, name); err != nil {
+				return taint{}, err
+			}
+		}
+	}
+	return a.all(sc, append([]*pg_query.Node{x.Arg}, x.Indirection...)...)
+}
+
+// field refuses the selection of a field that may be the call of a function: of
+// a value that has no such field x.f means f(x).
+func (a *analyzer) field(of *item, name string) error {
+	if of != nil && of.has(name) || a.inView || !a.coverage.cat.functions[name] && !pgsql.SideEffect(name) {
+		return nil
+	}
+	return untraceable("selecting %q may call the function of that name, which may read masked columns", name)
 }
 
 // inner is the message that a node holds.
@@ -157,6 +199,9 @@ func (a *analyzer) gather(m protoreflect.Message, sc *scope) (taint, error) {
 }
 
 func (a *analyzer) columnRef(r *pg_query.ColumnRef, sc *scope) (taint, error) {
+	if err := a.spend(len(sc.columns) / 32); err != nil {
+		return taint{}, err
+	}
 	t, err := a.resolve(r.Fields, sc)
 	a.readMasked = a.readMasked || t.any()
 	return t, err
@@ -167,7 +212,7 @@ func (a *analyzer) resolve(fields []*pg_query.Node, sc *scope) (taint, error) {
 	name := last(fields)
 	if fields[len(fields)-1].GetAStar() != nil { // count(t.*), ROW(t.*)
 		if len(fields) == 1 {
-			return (&item{columns: sc.columns}).whole(), nil
+			return (&item{columns: sc.columns, rest: sc.rest}).whole(), nil
 		}
 		i, err := a.qualified(fields[:len(fields)-1], sc)
 		if err != nil {
@@ -190,7 +235,7 @@ func (a *analyzer) resolve(fields []*pg_query.Node, sc *scope) (taint, error) {
 	}
 	if i != nil {
 		if t, ok := i.column(name); ok {
-			return t, nil
+			return t, a.field(i, name)
 		}
 	}
 	return taint{}, untraceable("column %q of %q isn't known, so it can't be traced to masked columns", name, last(fields[:len(fields)-1]))
@@ -198,6 +243,10 @@ func (a *analyzer) resolve(fields []*pg_query.Node, sc *scope) (taint, error) {
 
 // funcCall traces a function, aggregate or window function.
 func (a *analyzer) funcCall(f *pg_query.FuncCall, sc *scope) (taint, error) {
+	if fn := a.userFunction(f); fn != nil {
+		out, err := a.inline(fn, f, sc)
+		return (&item{columns: out.columns}).whole(), err
+	}
 	name, err := a.function(f)
 	if err != nil {
 		return taint{}, err
@@ -222,8 +271,10 @@ func (a *analyzer) funcCall(f *pg_query.FuncCall, sc *scope) (taint, error) {
 	}
 	rest = rest.join(over)
 	t := args.join(rest)
-	if pgsql.SetReturning(name) && t.any() && !a.inView {
-		return taint{}, untraceable("how many rows %s returns would depend on masked column %s", name, t.sources[0])
+	if pgsql.SetReturning(name) {
+		if err := a.predicate(t, false, name); err != nil {
+			return taint{}, err
+		}
 	}
 	if name == "count" && countable && !rest.any() {
 		return taint{}, nil
@@ -242,6 +293,13 @@ func (a *analyzer) function(f *pg_query.FuncCall) (string, error) {
 	// A view's definition qualifies all that isn't PostgreSQL's own.
 	if !qualified && !a.inView && a.coverage.cat.functions[name] {
 		return "", untraceable("function %s may be one that isn't PostgreSQL's own: it may read masked columns", name)
+	}
+	if name == "set_config" && len(f.Args) > 0 {
+		if c := f.Args[0].GetAConst(); c != nil {
+			if err := setting(c.GetSval().GetSval()); err != nil {
+				return "", err
+			}
+		}
 	}
 	switch name {
 	case "nextval", "setval", "set_config", "pg_advisory_lock", "pg_advisory_xact_lock", "pg_advisory_unlock",
@@ -288,9 +346,13 @@ func (a *analyzer) window(w *pg_query.WindowDef, sc *scope) (taint, error) {
 	if w == nil {
 		return taint{}, nil
 	}
+	// The rows of the whole query come in the order of its windows.
 	nodes := append([]*pg_query.Node{w.StartOffset, w.EndOffset}, w.PartitionClause...)
 	t, err := a.all(sc, append(nodes, w.OrderClause...)...)
 	if err != nil {
+		return taint{}, err
+	}
+	if err := a.predicate(t, false, "a window"); err != nil {
 		return taint{}, err
 	}
 	for s := sc; s != nil; s = s.parent {

@@ -16,6 +16,9 @@ func (a *analyzer) from(list []*pg_query.Node, sc *scope) error {
 			return err
 		}
 		sc.add(items, columns)
+		if len(sc.columns) > maxFromColumns {
+			return untraceable("a FROM clause can have at most %d columns to be traced", maxFromColumns)
+		}
 	}
 	return nil
 }
@@ -69,7 +72,7 @@ func (a *analyzer) subselect(r *pg_query.RangeSubselect, sc *scope) (*item, erro
 }
 
 // rangeFunction traces functions in FROM. How many rows they return depends on
-// their arguments, so masked ones are refused, and all columns are clear.
+// their arguments, and so do all their columns.
 func (a *analyzer) rangeFunction(r *pg_query.RangeFunction, sc *scope) (*item, error) {
 	i := &item{}
 	for _, n := range r.Functions {
@@ -77,12 +80,26 @@ func (a *analyzer) rangeFunction(r *pg_query.RangeFunction, sc *scope) (*item, e
 		if len(items) == 0 {
 			return nil, untraceable("a function in FROM can't be traced to masked columns")
 		}
+		if f := items[0].GetFuncCall(); f != nil && len(r.Functions) == 1 && len(r.Coldeflist) == 0 && len(items[1].GetList().GetItems()) == 0 {
+			if fn := a.userFunction(f); fn != nil {
+				out, err := a.inline(fn, f, sc)
+				if err != nil {
+					return nil, err
+				}
+				single := fn.name
+				if r.Alias != nil {
+					single = r.Alias.Aliasname
+				}
+				i = a.functionItem(fn, out, single)
+				continue
+			}
+		}
 		t, err := a.expr(items[0], sc)
 		if err != nil {
 			return nil, err
 		}
-		if t.any() && !a.inView {
-			return nil, untraceable("the rows of a function in FROM would depend on masked column %s", t.sources[0])
+		if err := a.predicate(t, false, "a function in FROM"); err != nil {
+			return nil, err
 		}
 		columns, open := functionColumns(items[0], r)
 		if len(items) > 1 {
@@ -93,7 +110,7 @@ func (a *analyzer) rangeFunction(r *pg_query.RangeFunction, sc *scope) (*item, e
 				columns[k].taint = t.derived()
 			}
 			if open {
-				return nil, untraceable("the columns of a function in FROM can't be traced to masked columns")
+				i.rest = i.rest.join(t)
 			}
 		}
 		i.columns, i.open = append(i.columns, columns...), i.open || open
@@ -107,6 +124,7 @@ func (a *analyzer) rangeFunction(r *pg_query.RangeFunction, sc *scope) (*item, e
 		for k := range i.columns {
 			i.columns[k].taint = tainted
 		}
+		i.rest = taint{}
 	}
 	if r.Ordinality {
 		i.columns = append(i.columns, column{name: "ordinality"})
@@ -118,7 +136,16 @@ func (a *analyzer) rangeFunction(r *pg_query.RangeFunction, sc *scope) (*item, e
 // those that return single values: one, named like the function or its alias.
 func functionColumns(n *pg_query.Node, r *pg_query.RangeFunction) (columns []column, open bool) {
 	f := n.GetFuncCall()
-	if f == nil || !returnsSingleValues(last(f.Funcname)) {
+	if f == nil {
+		return nil, true
+	}
+	switch last(f.Funcname) {
+	case "json_each", "jsonb_each", "json_each_text", "jsonb_each_text":
+		return []column{{name: "key"}, {name: "value"}}, false
+	case "json_array_elements", "jsonb_array_elements", "json_array_elements_text", "jsonb_array_elements_text":
+		return []column{{name: "value"}}, false
+	}
+	if !returnsSingleValues(last(f.Funcname)) {
 		return nil, true
 	}
 	if r.Alias != nil && len(r.Functions) == 1 {
@@ -147,16 +174,16 @@ func definedColumns(list []*pg_query.Node) ([]column, bool) {
 	return columns, len(list) == 0
 }
 
-// opaque is an item whose columns aren't followed: nothing masked may go in.
+// opaque is an item whose columns aren't told apart.
 func (a *analyzer) opaque(m protoMessage, alias *pg_query.Alias, what string, sc *scope) (*item, error) {
 	t, err := a.gather(m.ProtoReflect(), sc)
 	if err != nil {
 		return nil, err
 	}
-	if t.any() {
-		return nil, untraceable("masked column %s can't be traced through %s", t.sources[0], what)
+	if err := a.predicate(t, false, what); err != nil {
+		return nil, err
 	}
-	return aliased(&item{name: strings.ToLower(what), open: true}, alias), nil
+	return aliased(&item{name: strings.ToLower(what), open: true, rest: t.derived()}, alias), nil
 }
 
 // join traces a JOIN. Its right side may look into the left one if LATERAL.
@@ -172,9 +199,9 @@ func (a *analyzer) join(j *pg_query.JoinExpr, sc *scope) ([]*item, []column, err
 		return nil, nil, err
 	}
 	items := append(leftItems[:len(leftItems):len(leftItems)], rightItems...)
-	open := false
+	open, rest := false, taint{}
 	for _, i := range items {
-		open = open || i.open
+		open, rest = open || i.open, rest.join(i.rest)
 	}
 	var using []string
 	for _, n := range j.UsingClause {
@@ -191,6 +218,9 @@ func (a *analyzer) join(j *pg_query.JoinExpr, sc *scope) ([]*item, []column, err
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := a.spend(2 * len(columns)); err != nil {
+		return nil, nil, err
+	}
 	on := newScope(sc.query, sc.env) // it sees nothing beside the join
 	on.add(items, columns)
 	if err := a.control(j.Quals, on, "JOIN … ON"); err != nil {
@@ -200,7 +230,7 @@ func (a *analyzer) join(j *pg_query.JoinExpr, sc *scope) ([]*item, []column, err
 		items = append(items, &item{name: j.JoinUsingAlias.Aliasname, columns: merged})
 	}
 	if j.Alias != nil { // hides the names inside
-		i := aliased(&item{columns: columns, open: open}, j.Alias)
+		i := aliased(&item{columns: columns, open: open, rest: rest}, j.Alias)
 		return []*item{i}, i.columns, nil
 	}
 	return items, columns, nil

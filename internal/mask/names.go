@@ -20,6 +20,8 @@ func columnName(n *pg_query.Node) (name string, inferred bool) {
 // type's, 2 a good one.
 func figure(n *pg_query.Node) (string, int) {
 	switch x := n.GetNode().(type) {
+	case nil: // CASE without ELSE
+		return "", 0
 	case *pg_query.Node_ColumnRef:
 		return last(x.ColumnRef.Fields), 2
 	case *pg_query.Node_AIndirection:
@@ -63,10 +65,34 @@ func figure(n *pg_query.Node) (string, int) {
 	case *pg_query.Node_AConst, *pg_query.Node_ParamRef, *pg_query.Node_BoolExpr, *pg_query.Node_NullTest,
 		*pg_query.Node_BooleanTest:
 		return "", 0
+	case *pg_query.Node_XmlExpr:
+		if name := xmlNames[x.XmlExpr.Op]; name != "" {
+			return name, 2
+		}
+	case *pg_query.Node_XmlSerialize:
+		return "xmlserialize", 2
+	case *pg_query.Node_JsonObjectConstructor:
+		return "json_object", 2
+	case *pg_query.Node_JsonArrayConstructor, *pg_query.Node_JsonArrayQueryConstructor:
+		return "json_array", 2
+	case *pg_query.Node_JsonObjectAgg:
+		return "json_objectagg", 2
+	case *pg_query.Node_JsonArrayAgg:
+		return "json_arrayagg", 2
 	default:
 		return "", 2 // named by rules that aren't followed
 	}
 	return "", 0
+}
+
+// xmlNames are those of XmlExprOp that have one.
+var xmlNames = map[pg_query.XmlExprOp]string{
+	pg_query.XmlExprOp_IS_XMLCONCAT:  "xmlconcat",
+	pg_query.XmlExprOp_IS_XMLELEMENT: "xmlelement",
+	pg_query.XmlExprOp_IS_XMLFOREST:  "xmlforest",
+	pg_query.XmlExprOp_IS_XMLPARSE:   "xmlparse",
+	pg_query.XmlExprOp_IS_XMLPI:      "xmlpi",
+	pg_query.XmlExprOp_IS_XMLROOT:    "xmlroot",
 }
 
 func figureSubLink(s *pg_query.SubLink) (string, int) {

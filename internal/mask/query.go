@@ -10,7 +10,8 @@ import (
 // analyzer traces one statement.
 type analyzer struct {
 	coverage  *coverage
-	path      []string
+	path      []string // that names are looked up in
+	runtime   []string // the session's; nil: not known
 	viewDepth int
 	inView    bool // the query is a view's: an administrator's, not the client's
 
@@ -18,6 +19,15 @@ type analyzer struct {
 	readMasked bool   // a masked column is read
 	sideEffect string // a function that others can see the effect of is called
 	depth      int
+	work       int // see spend
+	asks       []Question
+
+	params        []taint // of the function whose body is traced
+	functionDepth int
+
+	local  *Local
+	writes []tableWrite // to temporary tables
+	made   bool         // it reads a table that the catalog may not have yet
 }
 
 // maxDepth bounds the recursion over a parse tree, whose own depth is bounded
@@ -27,6 +37,23 @@ const maxDepth = 10_000
 func (a *analyzer) enter() error {
 	if a.depth++; a.depth > maxDepth {
 		return untraceable("the statement is nested too deeply to be traced")
+	}
+	return a.spend(1)
+}
+
+// Bounds of what the tracing of a statement may cost: nodes and columns that are
+// looked at, and columns that a FROM clause has, or a result (MaxTupleAttributeNumber
+// of access/htup_details.h: the server refuses more).
+const (
+	maxWork        = 1_000_000
+	maxFromColumns = 100_000
+	maxColumnsOut  = 1664
+)
+
+// spend refuses statements whose tracing goes on and on.
+func (a *analyzer) spend(n int) error {
+	if a.work += n; a.work > maxWork {
+		return untraceable("the statement is too large to be traced")
 	}
 	return nil
 }
@@ -85,21 +112,11 @@ func (a *analyzer) selectStmt(s *pg_query.SelectStmt, parent *scope, e *env) (ou
 		}
 	}
 	if s.IntoClause != nil {
-		if err := a.into(out); err != nil {
+		if err := a.create(s.IntoClause, out, false); err != nil {
 			return output{}, err
 		}
 	}
 	return out, nil
-}
-
-// into refuses to make a table of masked values.
-func (a *analyzer) into(out output) error {
-	for _, c := range out.columns {
-		if c.taint.any() {
-			return untraceable("masked column %s can't be copied into another table", c.taint.sources[0])
-		}
-	}
-	return nil
 }
 
 func (a *analyzer) plainSelect(s *pg_query.SelectStmt, sc *scope) (output, error) {
@@ -116,13 +133,14 @@ func (a *analyzer) plainSelect(s *pg_query.SelectStmt, sc *scope) (output, error
 	if err != nil {
 		return output{}, err
 	}
-	if err := a.groupClause(s.GroupClause, sc, out); err != nil {
+	exact := orderless(s, out)
+	if err := a.groupClause(s.GroupClause, sc, out, exact); err != nil {
 		return output{}, err
 	}
 	if err := a.control(s.HavingClause, sc, "HAVING"); err != nil {
 		return output{}, err
 	}
-	return out, a.distinctClause(s.DistinctClause, sc, out)
+	return out, a.distinctClause(s.DistinctClause, sc, out, exact)
 }
 
 // targets traces a SELECT or RETURNING list.
@@ -140,13 +158,19 @@ func (a *analyzer) targets(list []*pg_query.Node, sc *scope) (output, error) {
 		if ok {
 			out.columns = append(out.columns, expanded.columns...)
 			out.open = out.open || expanded.open
+			if len(out.columns) > maxColumnsOut {
+				return output{}, untraceable("a result can have at most %d columns", maxColumnsOut)
+			}
+			if err := a.spend(len(expanded.columns)); err != nil {
+				return output{}, err
+			}
 			continue
 		}
 		t, err := a.expr(r.Val, sc)
 		if err != nil {
 			return output{}, err
 		}
-		c := column{name: r.Name, expect: r.Name, taint: t}
+		c := column{name: r.Name, expect: r.Name, taint: t, typ: outputType(r.Val, t)}
 		if r.Name == "" {
 			c.name, c.inferred = columnName(r.Val)
 			if !c.inferred {
@@ -166,7 +190,7 @@ func (a *analyzer) star(n *pg_query.Node, sc *scope) (output, bool, error) {
 		}
 		if ref := ind.Arg.GetColumnRef(); ref != nil && len(ind.Indirection) == 1 {
 			if i, err := a.qualified(ref.Fields, sc); err == nil && i != nil {
-				return a.expand(i), true, nil
+				return a.expand(i), true, closed(i.rest)
 			}
 		}
 		t, err := a.expr(ind.Arg, sc)
@@ -184,7 +208,7 @@ func (a *analyzer) star(n *pg_query.Node, sc *scope) (output, bool, error) {
 	}
 	if len(ref.Fields) == 1 {
 		a.reads(sc.columns)
-		return output{columns: known(sc.columns), open: sc.open}, true, nil
+		return output{columns: known(sc.columns), open: sc.open}, true, closed(sc.rest)
 	}
 	i, err := a.qualified(ref.Fields[:len(ref.Fields)-1], sc)
 	if err != nil {
@@ -193,12 +217,20 @@ func (a *analyzer) star(n *pg_query.Node, sc *scope) (output, bool, error) {
 	if i == nil {
 		return output{}, false, untraceable("%q isn't known in the statement", last(ref.Fields[:len(ref.Fields)-1]))
 	}
-	return a.expand(i), true, nil
+	return a.expand(i), true, closed(i.rest)
 }
 
 func (a *analyzer) expand(i *item) output {
 	a.reads(i.columns)
 	return output{columns: known(i.columns), open: i.open}
+}
+
+// closed refuses "*" where columns that can't be counted are masked.
+func closed(rest taint) error {
+	if !rest.any() {
+		return nil
+	}
+	return untraceable("* stands for columns that can't be counted, and masked column %s feeds them; name them", rest.sources[0])
 }
 
 // known are columns with the names that they must have in the result.
@@ -270,13 +302,16 @@ func (a *analyzer) setOperation(s *pg_query.SelectStmt, parent *scope, e *env) (
 		return output{}, err
 	}
 	union := s.Op == pg_query.SetOperation_SETOP_UNION
-	for i, c := range out.columns {
-		switch {
-		case union && s.All || !c.taint.any() || a.inView:
-		case !union:
-			return output{}, untraceable("INTERSECT and EXCEPT would compare masked column %s with other values", c.taint.sources[0])
-		case !out.columns[i].taint.plain:
-			return output{}, untraceable("UNION would compare masked column %s with other values; use UNION ALL", c.taint.sources[0])
+	for _, c := range out.columns {
+		if union && s.All {
+			break
+		}
+		where, exact := "INTERSECT and EXCEPT", false
+		if union { // equal values of masked columns become one row
+			where, exact = "UNION without ALL", c.taint.plain && orderless(s, out)
+		}
+		if err := a.predicate(c.taint, exact, where); err != nil {
+			return output{}, err
 		}
 	}
 	return out, nil
@@ -301,6 +336,53 @@ func merge(l, r output) (output, error) {
 		out.columns = append(out.columns, c)
 	}
 	return out, nil
+}
+
+// outputType is the type of an output column as far as covering it in COPY data
+// takes it, 0 where that isn't known.
+func outputType(n *pg_query.Node, t taint) uint32 {
+	if t.any() && t.plain {
+		return plainType(t)
+	}
+	switch x := n.GetNode().(type) {
+	case *pg_query.Node_TypeCast:
+		if names := x.TypeCast.TypeName.GetNames(); len(names) > 0 && len(x.TypeCast.TypeName.ArrayBounds) == 0 {
+			switch last(names) {
+			case "text", "varchar", "bpchar":
+				return oidText
+			}
+		}
+	case *pg_query.Node_FuncCall:
+		switch last(x.FuncCall.Funcname) {
+		case "upper", "lower", "initcap", "concat", "concat_ws", "format", "left", "right", "lpad", "rpad", "repeat",
+			"replace", "translate", "split_part", "regexp_replace", "md5", "quote_literal", "quote_ident", "to_char", "encode":
+			return oidText
+		}
+	}
+	return 0
+}
+
+// plainType is the type of a value that is masked as it stands, 0 if that isn't
+// known.
+func plainType(t taint) uint32 {
+	if !t.any() || !t.plain {
+		return 0
+	}
+	typ := t.sources[0].typ()
+	if slices.ContainsFunc(t.sources, func(s *source) bool { return s.typ() != typ }) {
+		return 0
+	}
+	return typ
+}
+
+// typ is the OID of the column's base type.
+func (s *source) typ() uint32 {
+	for _, c := range s.relation.columns {
+		if c.num == s.num {
+			return c.typ
+		}
+	}
+	return 0
 }
 
 // String names a masked column in messages.

@@ -1,12 +1,9 @@
 package mask
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash"
 
 	"chaperone.dev/chaperone/pkg/event"
 )
@@ -29,17 +26,19 @@ type Rewriter struct {
 	labels    *[detectorCount]string
 	idle      bool
 	buf       []byte
+	one       []byte                // what stands for the value that value was given last
 	found     [detectorCount]uint64 // scratch for one value
 	lines     [detectorCount]uint64 // finds in COPY lines
 }
 
 type fieldRewriter struct {
-	name    string
-	kind    valueKind
-	cover   *cover
-	code    hash.Hash // keyed, where the cover needs one
-	covered uint64
-	found   [detectorCount]uint64
+	name     string
+	label    string    // of the rule, if there is a covering
+	covering *covering // nil: detectors look at the values
+	null     []byte    // stands for NULL, if not nil
+	looking  looking
+	covered  uint64
+	found    [detectorCount]uint64
 }
 
 // keepBuffer is how much of the buffer outlives a row: one wide row doesn't
@@ -55,39 +54,55 @@ var ErrMalformedRow = errors.New("malformed DataRow")
 // As a second line, a field that the server says to be a masked column of a
 // table is covered even where the plan doesn't say so.
 func (p *Plan) Rewriter(fields []Field) (*Rewriter, error) {
+	if p.later {
+		return nil, untraceable("the rows of a cursor can be covered by the plan of its DECLARE only")
+	}
 	if !p.open && len(fields) != len(p.columns) {
 		return nil, untraceable("the result has %d columns where %d were traced: the schema may have changed just now; try again", len(fields), len(p.columns))
 	}
-	w := &Rewriter{
-		fields:    make([]fieldRewriter, len(fields)),
-		detectors: p.rules.detectors,
-		labels:    &p.rules.labels,
-		idle:      true,
-	}
+	covers := make([]*cover, len(fields))
 	for i, f := range fields {
-		r := &w.fields[i]
-		r.name, r.kind = f.Name, kindOf(f.Type, f.Format)
 		if !p.open {
 			if want := p.columns[i].name; want != "" && want != f.Name {
 				return nil, untraceable("column %d of the result is %q where %q was traced: the schema may have changed just now; try again", i+1, f.Name, want)
 			}
-			r.cover = p.columns[i].cover
+			if want := p.columns[i].typ; want != 0 && want != f.Type {
+				return nil, untraceable("column %q of the result has another type than was traced: the schema may have changed just now; try again", f.Name)
+			}
+			covers[i] = p.columns[i].cover
 		}
 		announced, err := p.announced(f)
 		if err != nil {
 			return nil, err
 		}
-		if r.cover == nil {
-			r.cover = announced
+		if covers[i] == nil {
+			covers[i] = announced
 		}
-		if r.cover != nil && r.cover.with.HMAC != "" {
-			r.code = hmac.New(sha256.New, p.rules.keys[r.cover.with.HMAC])
+	}
+	return p.rules.rewriter(fields, covers), nil
+}
+
+// rewriter returns what covers rows of these fields: the i-th by covers[i], or
+// by what the detectors find where that is nil.
+func (r *Rules) rewriter(fields []Field, covers []*cover) *Rewriter {
+	w := &Rewriter{fields: make([]fieldRewriter, len(fields)), detectors: r.detectors, labels: &r.labels, idle: true}
+	for i, f := range fields {
+		field := &w.fields[i]
+		field.name = f.Name
+		if c := covers[i]; c != nil {
+			field.label, field.covering = c.label, newCovering(c.with, r.keys, f.Type, f.Format)
+			if c.derived {
+				field.null = derivedValue(c.with, f.Type, f.Format)
+				field.covering = &covering{constantCover(field.null)}
+			}
+		} else if r.detectors != 0 {
+			field.looking = lookingAt(f.Type, f.Format)
 		}
-		if r.cover != nil || w.detectors != 0 && r.kind != kindPlain {
+		if field.covering != nil || field.looking != nil {
 			w.idle = false
 		}
 	}
-	return w, nil
+	return w
 }
 
 // announced is the cover of the table column that a field is said to be.
@@ -97,8 +112,8 @@ func (p *Plan) announced(f Field) (*cover, error) {
 	}
 	rel := p.coverage.cat.byOID[f.Table]
 	if rel == nil {
-		if f.Table < firstUserOID {
-			return nil, nil // of a kind that the catalog leaves out
+		if f.Table < firstUserOID || p.made {
+			return nil, nil // of a kind that the catalog leaves out, or too new
 		}
 		return nil, untraceable("column %q comes from a relation that isn't known yet; try again", f.Name)
 	}
@@ -122,12 +137,6 @@ func (p *Plan) announced(f Field) (*cover, error) {
 
 // maxAttribute is MaxHeapAttributeNumber of access/htup_details.h.
 const maxAttribute = 1600
-
-// CopyRewriter returns what covers the lines of COPY … TO STDOUT: detectors
-// only, since a plan with masked columns is refused for COPY.
-func (p *Plan) CopyRewriter() *Rewriter {
-	return &Rewriter{detectors: p.rules.detectors, labels: &p.rules.labels, idle: p.rules.detectors == 0}
-}
 
 // Idle tells that no row can come out changed, so that rows needn't be shown
 // to the rewriter at all.
@@ -157,7 +166,12 @@ func (w *Rewriter) Row(body []byte) ([]byte, error) {
 		size := int(int32(binary.BigEndian.Uint32(body[at:])))
 		start := at + 4
 		if size == -1 {
-			at = start
+			if at = start; f.null != nil {
+				f.covered++
+				out = append(out, body[copied:start-4]...)
+				out = append(binary.BigEndian.AppendUint32(out, uint32(len(f.null))), f.null...)
+				changed, copied = true, at
+			}
 			continue
 		}
 		if size < 0 || size > len(body)-start {
@@ -166,14 +180,21 @@ func (w *Rewriter) Row(body []byte) ([]byte, error) {
 		end := start + size
 		value := body[start:end]
 		at = end
-		if f.cover == nil && (f.kind == kindPlain || w.detectors == 0 || size < shortest) {
-			continue
-		}
-		if f.cover != nil {
+		if f.covering != nil {
 			f.covered++
-			out = f.cover.apply(f.kind, value, append(out, body[copied:start-4]...), f.code)
+			out = append(out, body[copied:start]...) // with the length
+			place := len(out)
+			covered, ok := f.covering.appendValue(out, value)
+			if out = covered; ok {
+				binary.BigEndian.PutUint32(out[place-4:], uint32(len(out)-place))
+			} else {
+				out = appendNull(out[:place-4])
+			}
 		} else {
-			covered, ok := w.detect(f, value)
+			if f.looking == nil || size < shortest {
+				continue
+			}
+			covered, ok := f.looking(w, f, value)
 			if !ok {
 				continue
 			}
@@ -197,33 +218,36 @@ func (w *Rewriter) Row(body []byte) ([]byte, error) {
 	return out, nil
 }
 
-// detect looks for secrets in a value and tells whether there were any. Then
-// covered stands for the value; nil is NULL.
-func (w *Rewriter) detect(f *fieldRewriter, v []byte) (covered []byte, ok bool) {
-	head := 0
-	switch f.kind {
-	case kindJSONB:
-		head = min(1, len(v)) // the version of the format
-	case kindText, kindJSON:
-	default:
-		d, ok := w.anywhere(f.kind, v)
-		if ok {
-			f.found[d]++
+// nullValue is what stands for NULL in the i-th field; nil: NULL itself.
+func (w *Rewriter) nullValue(i int) []byte { return w.fields[i].null }
+
+// value covers one value, not NULL, of the i-th field, and counts it. changed is
+// false if it stays as it is. covered is nil for NULL, and valid until the next
+// call; v isn't changed.
+func (w *Rewriter) value(i int, v []byte) (covered []byte, changed bool) {
+	f := &w.fields[i]
+	if f.covering == nil {
+		if f.looking == nil || len(v) < shortest {
+			return v, false
 		}
-		return nil, ok
+		if covered, changed = f.looking(w, f, v); !changed {
+			return v, false
+		}
+		return covered, true
 	}
-	w.found = [detectorCount]uint64{}
-	text := w.detectors.replace(v[head:], f.kind != kindText, &w.found)
-	if w.found == [detectorCount]uint64{} {
-		return nil, false
+	f.covered++
+	if cap(w.one) > keepBuffer {
+		w.one = nil
 	}
-	for d, n := range w.found {
-		f.found[d] += n
+	one, ok := f.covering.appendValue(w.one[:0], v)
+	w.one = one
+	if !ok {
+		return nil, true
 	}
-	if head > 0 {
-		return append(v[:head:head], text...), true
+	if one == nil {
+		one = []byte{} // empty, not NULL
 	}
-	return text, true
+	return one, true
 }
 
 // Line covers a piece of a COPY stream, a line as the server sends them. It
@@ -242,9 +266,7 @@ func (w *Rewriter) Applied() []event.MaskColumn {
 	}
 	for i := range w.fields {
 		f := &w.fields[i]
-		if f.cover != nil {
-			add(f.name, f.cover.label, f.covered)
-		}
+		add(f.name, f.label, f.covered)
 		for d, n := range f.found {
 			add(f.name, w.labels[d], n)
 		}

@@ -38,6 +38,8 @@ type columnRule struct {
 	schema, table, column string // patterns, "*" stands for any characters
 	with                  policy.Transform
 	label                 string
+	mask                  string // the document's name
+	predicates            predicates
 }
 
 // planCacheSize bounds the plans that Rules remember.
@@ -59,14 +61,17 @@ func KeyNames(docs []policy.Mask, target string, principal policy.Principal) []s
 			continue
 		}
 		for _, c := range d.Spec.Columns {
-			if c.With.HMAC != "" {
-				names = append(names, c.With.HMAC)
+			if name := keyOf(c.With); name != "" {
+				names = append(names, name)
 			}
 		}
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }
+
+// keyOf is the name of the key that a transform needs, or empty.
+func keyOf(with policy.Transform) string { return with.HMAC + with.FormatPreserving }
 
 // Compile is [Keys.Compile] without keys.
 func Compile(docs []policy.Mask, target string, principal policy.Principal) (*Rules, error) {
@@ -89,6 +94,7 @@ func (k Keys) Compile(docs []policy.Mask, target string, principal policy.Princi
 		}
 		for _, c := range d.Spec.Columns {
 			rule, err := k.compileColumn(d.Metadata.Name, c)
+			rule.mask, rule.predicates = d.Metadata.Name, predicatesOf(d.Spec.Predicates)
 			errs = append(errs, err)
 			r.columns = append(r.columns, rule)
 		}
@@ -131,7 +137,9 @@ func (k Keys) compileColumn(doc string, c policy.ColumnMask) (columnRule, error)
 		return columnRule{}, fmt.Errorf("mask %s: %q isn't schema.table.column", doc, c.Match)
 	}
 	set := 0
-	for _, is := range []bool{c.With.Redact, c.With.Null, c.With.KeepFirst > 0, c.With.KeepLast > 0, c.With.HMAC != ""} {
+	for _, is := range []bool{
+		c.With.Redact, c.With.Null, c.With.KeepFirst > 0, c.With.KeepLast > 0, c.With.HMAC != "", c.With.FormatPreserving != "", c.With.Truncate != "", c.With.Fixed != "",
+	} {
 		if is {
 			set++
 		}
@@ -139,7 +147,10 @@ func (k Keys) compileColumn(doc string, c policy.ColumnMask) (columnRule, error)
 	if set != 1 || c.With.KeepFirst < 0 || c.With.KeepLast < 0 {
 		return columnRule{}, fmt.Errorf("mask %s: %s: exactly one transform is needed", doc, c.Match)
 	}
-	if name := c.With.HMAC; name != "" {
+	if unit := c.With.Truncate; unit != "" && unit != policy.TruncateYear && unit != policy.TruncateMonth {
+		return columnRule{}, fmt.Errorf("mask %s: %s: can't truncate to %q; use year or month", doc, c.Match, unit)
+	}
+	if name := keyOf(c.With); name != "" {
 		key, known := k[name]
 		switch {
 		case !known:
@@ -178,7 +189,10 @@ func glob(pattern, s string) bool {
 	}
 }
 
-// stronger is the transform that shows no more than either of two.
+// stronger is the transform that shows no more than either of two. null shows
+// least. Of two that keep characters at the same end the one that keeps fewer is
+// the stronger, of two that truncate the one that cuts to the year. Any others,
+// also those with different keys or texts, come to redact.
 func stronger(a, b policy.Transform) policy.Transform {
 	switch {
 	case a == b:
@@ -189,6 +203,8 @@ func stronger(a, b policy.Transform) policy.Transform {
 		return policy.Transform{KeepLast: min(a.KeepLast, b.KeepLast)}
 	case a.KeepFirst > 0 && b.KeepFirst > 0:
 		return policy.Transform{KeepFirst: min(a.KeepFirst, b.KeepFirst)}
+	case a.Truncate != "" && b.Truncate != "":
+		return policy.Transform{Truncate: policy.TruncateYear}
 	}
 	return policy.Transform{Redact: true}
 }

@@ -1,6 +1,8 @@
 package mask
 
 import (
+	"slices"
+
 	pg_query "github.com/pganalyze/pg_query_go/v6"
 )
 
@@ -11,6 +13,7 @@ type column struct {
 	inferred bool
 	expect   string // its name in the result, where that is certain
 	taint    taint
+	typ      uint32 // OID of its base type; 0: not known
 }
 
 // output is what a query, or a statement with RETURNING, yields.
@@ -25,8 +28,9 @@ type output struct {
 type item struct {
 	schema, name string
 	columns      []column
-	// open: it has columns that aren't known, none of them tainted.
+	// open: it has columns that aren't known, each of the taint rest.
 	open bool
+	rest taint
 	// rel: it is a relation, and so has system columns.
 	rel bool
 }
@@ -36,7 +40,7 @@ func (i *item) whole() taint {
 	for _, c := range i.columns {
 		t = t.join(c.taint)
 	}
-	return t.derived()
+	return t.join(i.rest)
 }
 
 // scope is what names mean in a part of a query.
@@ -49,6 +53,7 @@ type scope struct {
 	items   []*item
 	columns []column // that need no qualification, in order of "*"
 	open    bool     // one of the items is open
+	rest    taint    // of the columns of open items
 	windows map[string]taint
 }
 
@@ -61,6 +66,7 @@ func (s *scope) add(items []*item, columns []column) {
 	s.columns = append(s.columns, columns...)
 	for _, i := range items {
 		s.open = s.open || i.open
+		s.rest = s.rest.join(i.rest)
 	}
 }
 
@@ -134,10 +140,8 @@ func (s *scope) lookupColumn(name string) (taint, bool) {
 		if sure {
 			return t, true
 		}
-		if in.open && !maybe {
-			maybe = true
-		} else if in.open {
-			t = t.derived()
+		if in.open {
+			t, maybe = t.join(in.rest), true
 		}
 	}
 	for in := s; in != nil; in = in.parent {
@@ -196,5 +200,10 @@ func (i *item) column(name string) (taint, bool) {
 	case found:
 		return i.whole(), true
 	}
-	return taint{}, i.open || i.rel && systemColumn(name)
+	return i.rest, i.open || i.rel && systemColumn(name)
+}
+
+// has tells whether a column of the item is certainly called so.
+func (i *item) has(name string) bool {
+	return slices.ContainsFunc(i.columns, func(c column) bool { return c.name == name && !c.inferred })
 }

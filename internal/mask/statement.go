@@ -29,20 +29,50 @@ func (a *analyzer) statement(n *pg_query.Node) (output, error) {
 		if err := a.fresh(s.CreateTableAsStmt.Into.GetRel()); err != nil {
 			return output{}, err
 		}
-		return output{}, a.clear(s.CreateTableAsStmt.Query)
+		out, err := a.rows(s.CreateTableAsStmt.Query)
+		if err != nil {
+			return output{}, err
+		}
+		return output{}, a.create(s.CreateTableAsStmt.Into, out, s.CreateTableAsStmt.IfNotExists)
 	case *pg_query.Node_ViewStmt:
 		// A view that replaces a clear one shows its columns at once, before
 		// its transaction ends and any catalog tells of it.
 		if err := a.fresh(s.ViewStmt.View); err != nil {
 			return output{}, err
 		}
+		if err := a.odd(s.ViewStmt.View); err != nil {
+			return output{}, err
+		}
 		return output{}, a.clear(s.ViewStmt.Query)
 	case *pg_query.Node_CreateStmt:
-		return output{}, a.fresh(s.CreateStmt.Relation)
+		if err := a.fresh(s.CreateStmt.Relation); err != nil {
+			return output{}, err
+		}
+		if err := a.definition(s.CreateStmt.ProtoReflect()); err != nil {
+			return output{}, err
+		}
+		return output{}, a.created(s.CreateStmt)
 	case *pg_query.Node_CreateSeqStmt:
 		return output{}, a.fresh(s.CreateSeqStmt.Sequence)
 	case *pg_query.Node_AlterTableStmt:
+		if err := a.definition(s.AlterTableStmt.ProtoReflect()); err != nil {
+			return output{}, err
+		}
 		return output{}, a.alter(s.AlterTableStmt)
+	case *pg_query.Node_CreateDomainStmt:
+		return output{}, a.definition(s.CreateDomainStmt.ProtoReflect())
+	case *pg_query.Node_CreateStatsStmt:
+		return output{}, a.definition(s.CreateStatsStmt.ProtoReflect())
+	case *pg_query.Node_ClusterStmt:
+		if s.ClusterStmt.Relation == nil {
+			return output{}, untraceable("CLUSTER can be let through with a table only: it sorts rows, maybe by masked columns")
+		}
+		return output{}, a.unmasked(s.ClusterStmt.Relation, "CLUSTER")
+	case *pg_query.Node_VariableSetStmt:
+		if s.VariableSetStmt.Kind == pg_query.VariableSetKind_VAR_RESET || s.VariableSetStmt.Kind == pg_query.VariableSetKind_VAR_RESET_ALL {
+			return output{}, nil
+		}
+		return output{}, setting(s.VariableSetStmt.Name)
 	case *pg_query.Node_RenameStmt:
 		return output{}, a.rename(s.RenameStmt)
 	case *pg_query.Node_AlterObjectSchemaStmt:
@@ -61,74 +91,56 @@ func (a *analyzer) statement(n *pg_query.Node) (output, error) {
 			return output{}, untraceable("CREATE SCHEMA can be let through without elements only")
 		}
 		return output{}, nil
-	case *pg_query.Node_VariableSetStmt, *pg_query.Node_TransactionStmt, *pg_query.Node_DiscardStmt,
+	case *pg_query.Node_TransactionStmt, *pg_query.Node_DiscardStmt,
 		*pg_query.Node_DeallocateStmt, *pg_query.Node_ClosePortalStmt, *pg_query.Node_ConstraintsSetStmt,
 		*pg_query.Node_ListenStmt, *pg_query.Node_UnlistenStmt, *pg_query.Node_NotifyStmt, *pg_query.Node_LockStmt,
-		*pg_query.Node_TruncateStmt, *pg_query.Node_VacuumStmt, *pg_query.Node_ClusterStmt, *pg_query.Node_ReindexStmt,
+		*pg_query.Node_TruncateStmt, *pg_query.Node_VacuumStmt, *pg_query.Node_ReindexStmt,
 		*pg_query.Node_CheckPointStmt, *pg_query.Node_RefreshMatViewStmt,
 		*pg_query.Node_DropStmt, *pg_query.Node_AlterSeqStmt, *pg_query.Node_GrantStmt,
 		*pg_query.Node_GrantRoleStmt, *pg_query.Node_CommentStmt, *pg_query.Node_CreateEnumStmt,
-		*pg_query.Node_AlterEnumStmt, *pg_query.Node_CompositeTypeStmt, *pg_query.Node_CreateStatsStmt,
-		*pg_query.Node_CreateDomainStmt, *pg_query.Node_AlterOwnerStmt:
+		*pg_query.Node_AlterEnumStmt, *pg_query.Node_CompositeTypeStmt,
+		*pg_query.Node_AlterOwnerStmt:
 		return output{}, nil
 	case *pg_query.Node_VariableShowStmt:
 		return anyRows, nil
-	case *pg_query.Node_FetchStmt, *pg_query.Node_DeclareCursorStmt:
-		return output{}, untraceable("SQL cursors can't be traced to masked columns; use a query with LIMIT, or the protocol's own portals")
-	case *pg_query.Node_PrepareStmt, *pg_query.Node_ExecuteStmt:
-		return output{}, untraceable("SQL PREPARE and EXECUTE can't be traced to masked columns; use the protocol's own prepared statements")
+	case *pg_query.Node_DeclareCursorStmt:
+		return a.declare(s.DeclareCursorStmt)
+	case *pg_query.Node_FetchStmt:
+		return output{}, nil
+	case *pg_query.Node_PrepareStmt:
+		return a.prepare(s.PrepareStmt)
+	case *pg_query.Node_ExecuteStmt:
+		return a.execute(s.ExecuteStmt)
 	case *pg_query.Node_DoStmt, *pg_query.Node_CallStmt:
 		return output{}, untraceable("DO and CALL run code that may read masked columns")
 	}
 	return output{}, untraceable("this kind of statement can't be let through while columns are masked")
 }
 
-// copy lets COPY … TO through where no column is masked: in its stream the
-// columns aren't told apart.
-func (a *analyzer) copy(c *pg_query.CopyStmt) (output, error) {
-	if c.Query != nil {
-		out, err := a.query(c.Query, nil, nil)
+// rows traces the query of CREATE TABLE AS.
+func (a *analyzer) rows(n *pg_query.Node) (output, error) {
+	if e := n.GetExecuteStmt(); e != nil {
+		query, err := a.prepared(e)
 		if err != nil {
 			return output{}, err
 		}
-		for _, col := range out.columns {
-			if col.taint.any() {
-				return output{}, untraceable("COPY of masked column %s can't be covered; use SELECT", col.taint.sources[0])
-			}
-		}
-		return output{open: true}, nil
+		n = query
 	}
-	rel, columns, err := a.relation(c.Relation)
-	if err != nil {
-		return output{}, err
-	}
-	if c.IsFrom {
-		sc := newScope(nil, nil)
-		sc.columns = columns
-		return output{open: true}, a.control(c.WhereClause, sc, "COPY … WHERE")
-	}
-	for _, col := range columns {
-		listed := len(c.Attlist) == 0 || slices.ContainsFunc(c.Attlist, func(n *pg_query.Node) bool {
-			return n.GetString_().GetSval() == col.name
-		})
-		if listed && col.taint.any() {
-			return output{}, untraceable("COPY of masked column %s.%s can't be covered; use SELECT", rel, col.name)
-		}
-	}
-	return output{open: true}, nil
+	return a.query(n, nil, nil)
 }
 
 // clear lets a query through none of whose columns is masked.
 func (a *analyzer) clear(n *pg_query.Node) error {
-	if n.GetExecuteStmt() != nil {
-		_, err := a.statement(n)
-		return err
-	}
 	out, err := a.query(n, nil, nil)
 	if err != nil {
 		return err
 	}
-	return a.into(out)
+	for _, c := range out.columns {
+		if c.taint.any() {
+			return untraceable("masked column %s can't be shown by another view", c.taint.sources[0])
+		}
+	}
+	return nil
 }
 
 // unmasked lets a change of a relation through that has no masked columns: the
@@ -144,7 +156,7 @@ func (a *analyzer) unmasked(r *pg_query.RangeVar, what string) error {
 	if slices.ContainsFunc(columns, func(c column) bool { return c.taint.any() }) {
 		return untraceable("%s of %s can't be let through: it has masked columns", what, rel)
 	}
-	return nil
+	return a.altered(r)
 }
 
 // alter lets ALTER TABLE through where neither the table nor a partition or
@@ -175,6 +187,11 @@ func (a *analyzer) rename(s *pg_query.RenameStmt) error {
 	case pg_query.ObjectType_OBJECT_COLUMN, pg_query.ObjectType_OBJECT_TABCONSTRAINT:
 		return nil
 	}
+	if a.local != nil {
+		if err := a.write(tableWrite{table: s.Newname, odd: true}); err != nil {
+			return err
+		}
+	}
 	return a.unused(s.Newname, "")
 }
 
@@ -186,7 +203,12 @@ func (a *analyzer) fresh(r *pg_query.RangeVar) error {
 	}
 	own := "" // of a temporary one: not known
 	switch {
-	case r.Relpersistence == "t":
+	case isTemporary(r):
+		if a.local != nil {
+			if t := a.local.Tables.lookup(r.Relname); t != nil && t.any().any() {
+				return untraceable("a temporary table %s had masked values in this session: choose another name", r.Relname)
+			}
+		}
 	case r.Schemaname != "":
 		own = r.Schemaname
 	case len(a.path) > 0:
@@ -198,7 +220,9 @@ func (a *analyzer) fresh(r *pg_query.RangeVar) error {
 // unused refuses a name that a relation in another schema than own has.
 func (a *analyzer) unused(name, own string) error {
 	for _, r := range a.coverage.cat.byName[name] {
-		if r.schema != own {
+		// Temporary ones are other sessions', or hold nothing masked that isn't
+		// known of (see temporary.go).
+		if r.schema != own && !r.temporary() {
 			return untraceable("a relation named %s exists as %s: another of the name can't be made while columns are masked", name, r)
 		}
 	}
@@ -220,6 +244,13 @@ func (a *analyzer) index(s *pg_query.IndexStmt) error {
 	for _, n := range s.IndexParams {
 		if err := a.control(n.GetIndexElem().GetExpr(), sc, "CREATE INDEX"); err != nil {
 			return err
+		}
+		if name := n.GetIndexElem().GetName(); name != "" {
+			// Rows come in its order then.
+			t, _ := sc.lookupColumn(name)
+			if err := a.predicate(t, false, "CREATE INDEX"); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package mask
 
 import (
 	"fmt"
+	"slices"
 
 	pg_query "github.com/pganalyze/pg_query_go/v6"
 )
@@ -141,6 +142,10 @@ func (a *analyzer) relation(r *pg_query.RangeVar) (*relation, []column, error) {
 	if err != nil {
 		return nil, nil, untraceable("%s %v", r.Relname, err)
 	}
+	if own, columns, err := a.temporary(r, rel); own != nil || err != nil {
+		a.sensitive = a.sensitive || slices.ContainsFunc(columns, func(c column) bool { return c.taint.any() })
+		return own, columns, err
+	}
 	if rel == nil {
 		name := r.Relname
 		if r.Schemaname != "" {
@@ -151,18 +156,24 @@ func (a *analyzer) relation(r *pg_query.RangeVar) (*relation, []column, error) {
 	if holdsSamples(rel) {
 		return nil, nil, untraceable("%s holds values of other tables, masked ones maybe", rel)
 	}
+	if a.inView && rel.temporary() {
+		return nil, nil, untraceable("temporary table %s can't be followed through a view", rel)
+	}
 	v := a.taintsOf(rel)
 	if v.err != nil {
 		return nil, nil, v.err
 	}
 	a.sensitive = a.sensitive || v.sensitive
+	if err := a.spend(len(v.columns)); err != nil {
+		return nil, nil, err
+	}
 	return rel, columnsOf(rel, v), nil
 }
 
 func columnsOf(rel *relation, v relationTaint) []column {
 	columns := make([]column, len(v.columns))
 	for i, t := range v.columns {
-		columns[i] = column{name: rel.columns[i].name, taint: t}
+		columns[i] = column{name: rel.columns[i].name, taint: t, typ: rel.columns[i].typ}
 	}
 	return columns
 }
@@ -193,5 +204,8 @@ func aliased(i *item, alias *pg_query.Alias) *item {
 		return i
 	}
 	out := renamed(output{columns: i.columns, open: i.open}, alias.Colnames)
-	return &item{name: alias.Aliasname, columns: out.columns, open: i.open, rel: i.rel}
+	for k := len(i.columns); k < len(out.columns); k++ {
+		out.columns[k].taint = i.rest
+	}
+	return &item{name: alias.Aliasname, columns: out.columns, open: i.open, rest: i.rest, rel: i.rel}
 }

@@ -23,7 +23,10 @@ import (
 	"chaperone.dev/chaperone/internal/clock"
 	"chaperone.dev/chaperone/internal/control"
 	"chaperone.dev/chaperone/internal/credential"
+	"chaperone.dev/chaperone/internal/credential/postgresadmin"
+	"chaperone.dev/chaperone/internal/credential/postgrescert"
 	"chaperone.dev/chaperone/internal/credential/postgresrole"
+	"chaperone.dev/chaperone/internal/credential/postgressecret"
 	"chaperone.dev/chaperone/internal/documents"
 	"chaperone.dev/chaperone/internal/intercept"
 	"chaperone.dev/chaperone/internal/journal"
@@ -106,6 +109,7 @@ type node struct {
 	spaces      *netns.Keeper
 	discovery   *discovery
 	credentials *credential.Manager
+	admins      postgresadmin.Idle
 	identities  identities
 	registry    atomic.Pointer[workload.Registry]
 	sessions    *session.Server
@@ -361,7 +365,7 @@ func (n *node) openCredentials(ctx context.Context) (err error) {
 	n.credentials, err = credential.Open(credential.Options{
 		LedgerFile: filepath.Join(n.opts.State, "ledger.db"),
 		Node:       n.origin.Node,
-		Issuers:    []credential.Issuer{postgresrole.Issuer{}},
+		Issuers:    []credential.Issuer{postgresrole.Issuer{Idle: &n.admins}, postgrescert.Issuer{}, postgressecret.Issuer{}},
 		OnIssued:   func(e event.CredentialIssued) { n.publish(e.Target, e.Job, e) },
 		OnRevoked:  func(e event.CredentialRevoked) { n.publish(e.Target, e.Job, e) },
 		Log:        n.log,
@@ -385,6 +389,7 @@ func (n *node) openCredentials(ctx context.Context) (err error) {
 func (n *node) closeCredentials(ctx context.Context) error {
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
+	defer n.admins.Close()
 	if !n.from.succeeded() {
 		return errors.Join(n.credentials.Suspend(closing), n.credentials.Close(closing))
 	}

@@ -36,8 +36,10 @@ type connection struct {
 	bound  *policy.Bound
 	given  approvals // for the session as a whole
 	grant  *credential.Grant
+	cancel func(context.Context) error // what runs at the target
 
 	session atomic.Pointer[string] // its id, once it is open
+	seated  bool                   // under Server.mu: it counts as a session of its job at the target
 }
 
 // serve is the main path of a connection. full, when it is not nil, is what
@@ -109,6 +111,10 @@ func (s *Server) serve(ctx context.Context, conn *net.TCPConn, full *postgres.Re
 		s.refuse(c, refusal)
 		return
 	}
+	if refusal := s.seat(starting, c); refusal != nil {
+		s.refuse(c, refusal)
+		return
+	}
 	if len(needed) > 0 {
 		cancel() // people take longer than a server does
 		if refusal := c.ask(ctx, needed); refusal != nil {
@@ -128,12 +134,16 @@ func (s *Server) serve(ctx context.Context, conn *net.TCPConn, full *postgres.Re
 		s.refuse(c, c.withoutCredential(err))
 		return
 	}
+	s.meanings.session(c).prepare(starting)
 	upstream, err := c.connect(starting, c.client.Startup())
 	if err != nil {
 		s.refuse(c, asRefusal(err))
 		return
 	}
 	defer upstream.Close()
+	c.cancel = upstream.Cancel
+	process, port := upstream.Backend()
+	ended := c.grant.Opened(credential.Backend{Process: process, Port: port})
 
 	// From here on it is a session: every command of it is decided,
 	// recorded, forwarded and masked.
@@ -146,7 +156,9 @@ func (s *Server) serve(ctx context.Context, conn *net.TCPConn, full *postgres.Re
 	running, cancel := c.bounded(ctx)
 	defer cancel()
 	defer c.whileIdentified()()
-	session.close(postgres.Relay(running, c.client, upstream, session, postgres.RelayOptions{Cancels: s.cancels, Owner: c.job.ID}))
+	result := postgres.Relay(running, c.client, upstream, session, postgres.RelayOptions{Cancels: s.cancels, Owner: c.job.ID})
+	ended(result.Err == nil)
+	session.close(result)
 }
 
 // certificate returns the leaf for the name the client asks for, so that a

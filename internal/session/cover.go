@@ -4,7 +4,6 @@ import (
 	"encoding/hex"
 	"regexp"
 	"strconv"
-	"strings"
 	"unicode/utf8"
 
 	pg_query "github.com/pganalyze/pg_query_go/v6"
@@ -107,27 +106,46 @@ func cut(text string, n int) string {
 	return text[:n]
 }
 
-// Values that the server puts into errors and notices: of rows and keys (DETAIL
-// of constraint violations), and in quotes of what could not be converted.
-var (
-	rowInError    = regexp.MustCompile(`(?s)Failing row contains \(.*\)`)
-	keyInError    = regexp.MustCompile(`(?s)\)=\(.*?\)( |$)`)
-	quotedInError = regexp.MustCompile(`(?s)"[^"]*"`)
-)
+// plainMessages are those that hold names of the statement and the schema only: they
+// can't be made from a value while a statement runs. Relations and types that don't
+// exist and syntax errors aren't among them: casts to regclass and regtype say the same
+// of a value.
+var plainMessages = []*regexp.Regexp{
+	regexp.MustCompile(`^duplicate key value violates unique constraint "[^"]*"$`),
+	regexp.MustCompile(`^null value in column "[^"]*" of relation "[^"]*" violates not-null constraint$`),
+	regexp.MustCompile(`^new row for relation "[^"]*" violates check constraint "[^"]*"$`),
+	regexp.MustCompile(`^(insert or update|update or delete) on table "[^"]*" violates foreign key constraint "[^"]*"( on table "[^"]*")?$`),
+	regexp.MustCompile(`^new row violates row-level security policy for table "[^"]*"$`),
+	regexp.MustCompile(`^no partition of relation "[^"]*" found for row$`),
+	regexp.MustCompile(`^permission denied for (table|view|sequence|schema|function|database|column) [a-z_][a-z0-9_]*$`),
+	regexp.MustCompile(`^column "[^"]*" (does not exist|must appear in the GROUP BY clause or be used in an aggregate function)$`),
+	regexp.MustCompile(`^column reference "[^"]*" is ambiguous$`),
+	regexp.MustCompile(`^(missing|invalid reference to) FROM-clause entry for table "[^"]*"$`),
+	regexp.MustCompile(`^(cursor|prepared statement) "[^"]*" (already exists|does not exist)$`),
+	regexp.MustCompile(`^relation "[^"]*" already exists(, skipping)?$`),
+}
 
-// withoutValues takes values out of a field of an error of a statement that
-// reads masked columns. What the client's own text says in quotes stays: names,
-// in general. Detail, context and internal query go altogether.
-func withoutValues(field byte, text, statement string) string {
-	if field != 'M' && field != 'H' {
-		return "[redacted: the statement reads masked columns]"
+// beforeValues is what a message says before anything that may be a value.
+var beforeValues = regexp.MustCompile(`^[^"':(0-9\\\x{80}-\x{10ffff}]*`)
+
+// withoutValues takes values out of a field of an error or notice of a statement that
+// reads masked columns. Detail, context and internal query go altogether, and of any
+// message that isn't known what could be a value, in quotes of any language, with all behind it. It doesn't go by
+// what the statement's text says: a text that says all letters would have them told
+// from one another.
+func withoutValues(field byte, text string) string {
+	const redacted = "[redacted: the statement reads masked columns]"
+	if field != 'M' {
+		return redacted
 	}
-	text = rowInError.ReplaceAllLiteralString(text, "Failing row contains ([redacted])")
-	text = keyInError.ReplaceAllString(text, ")=([redacted])$1")
-	return quotedInError.ReplaceAllStringFunc(text, func(quoted string) string {
-		if strings.Contains(statement, quoted[1:len(quoted)-1]) {
-			return quoted
+	for _, known := range plainMessages {
+		if known.MatchString(text) {
+			return text
 		}
-		return `"[redacted]"`
-	})
+	}
+	before := beforeValues.FindString(text)
+	if before == text {
+		return text
+	}
+	return before + redacted
 }

@@ -56,7 +56,7 @@ func (e *execution) begin(ctx context.Context) (postgres.Command, []policy.Neede
 	decision := g.decide(e.prepared, plan)
 	if decision.Action != policy.Deny {
 		// A decision is shared by executions, so its list is not added to.
-		decision.Approvals = append(slices.Clip(decision.Approvals), plan.untraced...)
+		decision.Approvals = append(append(slices.Clip(decision.Approvals), plan.untraced...), plan.asked...)
 		if now := g.connection.set; e.under != now && e.under != nil {
 			e.given.outlive(e.under, now)
 		}
@@ -70,17 +70,25 @@ func (e *execution) begin(ctx context.Context) (postgres.Command, []policy.Neede
 			Reason: event.ReasonDenied, SQLState: "42501", Message: decision.Message, Detail: decidedBy(decision),
 		})
 	}
+	g.running(e.prepared.query)
+	effects, err := g.send(plan)
+	if err != nil {
+		return nil, nil, g.refuse(e.prepared.text, e.prepared.query, unmaskable(err))
+	}
 	record.Decision = string(policy.Allow)
 	record.Approvals = ids(decision.Approvals, g.given, e.given)
 	g.number(record)
 	if err := g.recorder.Command(record); err != nil {
 		return nil, nil, unrecordable(err)
 	}
-	g.schema.begin(e.prepared.query, plan.facts.DDL)
-	return &command{
-		gate: g, plan: plan, text: e.prepared.text, record: record, started: time.Now(),
-		maxRows: g.connection.bound.Session().MaxRows,
-	}, nil, nil
+	g.schema.begin(e.prepared.query)
+	most := g.connection.bound.Session()
+	c := &command{
+		gate: g, plan: plan, record: record, started: time.Now(), bound: g.connection.bound, effects: effects,
+		maxRows: most.MaxRows, maxBytes: uint64(most.MaxBytes), maxDuration: time.Duration(most.MaxCommandDuration),
+	}
+	g.timekeeper.begin(c)
+	return c, nil, nil
 }
 
 // wait asks people, and then begins.

@@ -38,10 +38,18 @@ type gate struct {
 	given approvals // while the session lives
 
 	schema schemaWatch
+	tables *mask.Temporaries // temporary ones
+	names  *names
+
+	meaning *sessionMeaning
+	unsure  uint64 // what was noted in names up to then, other code may have changed
 
 	masks  atomic.Pointer[mask.Rules]
 	denied atomic.Uint64
 	rows   atomic.Uint64
+	bytes  atomic.Uint64 // of results
+
+	timekeeper timekeeper
 }
 
 func (g *gate) rules() *mask.Rules { return g.masks.Load() }
@@ -65,6 +73,9 @@ func (g *gate) refresh() error {
 	if err != nil {
 		return err
 	}
+	if rules != g.rules() {
+		g.tables = g.tables.Redacted()
+	}
 	g.masks.Store(rules)
 	clear(g.read)
 	return nil
@@ -75,9 +86,18 @@ func (g *gate) refresh() error {
 type plan struct {
 	masks []*mask.Plan // one per statement
 	facts event.Parsed
+	// statements are the facts of each, without the text.
+	statements []policy.Statement
 	// untraced are the approvals that it takes to see what can't be traced to masked
 	// columns.
 	untraced []policy.Needed
+	// asked are the approvals that it takes where masked columns decide over rows.
+	asked []policy.Needed
+	// effects are what its statements do to names, nil if they do nothing, and
+	// uses what they run that was made before.
+	effects []effect
+	uses    []use
+	cursors map[int]string // that statements fetch from
 	// decided is the outcome of an earlier execution that any later one
 	// shares, under the documents of its set.
 	decided *policy.Decision
@@ -86,7 +106,7 @@ type plan struct {
 
 // sensitive tells whether errors of the string may quote masked values.
 func (p *plan) sensitive() bool {
-	return len(p.untraced) > 0 || slices.ContainsFunc(p.masks, (*mask.Plan).Sensitive)
+	return len(p.untraced) > 0 || len(p.cursors) > 0 || slices.ContainsFunc(p.masks, (*mask.Plan).Sensitive)
 }
 
 // prepared is one query string that was read. It implements [postgres.Prepared].
@@ -133,7 +153,7 @@ func (g *gate) plan(ctx context.Context, p *prepared) (*plan, error) {
 	if err := g.refresh(); err != nil {
 		return nil, g.refuse(p.text, p.query, asRefusal(err))
 	}
-	if g.catalog.changed() {
+	if g.catalog.changed() || g.meaning.changed() {
 		clear(g.read)
 	}
 	if known, ok := g.read[p.query]; ok {
@@ -145,10 +165,15 @@ func (g *gate) plan(ctx context.Context, p *prepared) (*plan, error) {
 		g.catalog.forgetPath()
 		clear(g.read)
 	}
-	made := &plan{masks: make([]*mask.Plan, len(p.query.Statements)), facts: parsed(p.query)}
+	facts, lasting, refusal := g.facts(ctx, p.query)
+	if refusal != nil {
+		return nil, g.refuse(p.text, p.query, refusal)
+	}
+	made := &plan{masks: make([]*mask.Plan, len(p.query.Statements)), facts: summed(facts), statements: facts}
+	tables := g.tables
 	for i, statement := range p.query.Statements {
 		var err error
-		made.masks[i], err = g.catalog.plan(ctx, g.rules(), statement)
+		made.masks[i], err = g.trace(ctx, made, i, statement, tables)
 		var untraceable *mask.Untraceable
 		if errors.As(err, &untraceable) {
 			if needed := g.mayBeSeen(untraceable); len(needed) > 0 {
@@ -156,9 +181,16 @@ func (g *gate) plan(ctx context.Context, p *prepared) (*plan, error) {
 				made.masks[i], err = g.rules().Uncovered(statement)
 			}
 		}
+		if err == nil {
+			err = g.follow(made, i, statement)
+		}
 		if err != nil {
 			return nil, g.refuse(p.text, p.query, unmaskable(err))
 		}
+		tables = tables.With(made.masks[i])
+	}
+	if !lasting || len(made.uses) > 0 || slices.ContainsFunc(p.query.Statements, copiesOut) {
+		return made, nil // it depends on what has been prepared, or on the catalog, when it runs
 	}
 	if len(g.read) >= maxPlans {
 		clear(g.read)
@@ -166,6 +198,8 @@ func (g *gate) plan(ctx context.Context, p *prepared) (*plan, error) {
 	g.read[p.query] = made
 	return made, nil
 }
+
+func copiesOut(statement *pgsql.Statement) bool { return statement.Copy == pgsql.CopyOut }
 
 // mayBeSeen are the approvals that it takes to see a result that can't be traced to
 // masked columns. There are none when a mask of the target has it denied.
@@ -192,7 +226,8 @@ func (g *gate) mayBeSeen(why *mask.Untraceable) []policy.Needed {
 // changed the schema and not committed it: the catalog, read over another
 // connection, does not show that yet.
 func (g *gate) unsettled(p *prepared, known *plan) error {
-	if !known.sensitive() || (!g.schema.changed && !(known.facts.DDL && len(p.query.Statements) > 1)) {
+	if !slices.ContainsFunc(known.masks, (*mask.Plan).Sensitive) && len(known.untraced) == 0 ||
+		!g.schema.changed && !(len(p.query.Statements) > 1 && slices.ContainsFunc(p.query.Statements, changesSchema)) {
 		return nil
 	}
 	return g.refuse(p.text, p.query, unmaskable(&mask.Untraceable{
@@ -226,8 +261,9 @@ func (g *gate) decide(p *prepared, known *plan) policy.Decision {
 	}
 	lasting := true
 	decision := policy.Decision{Action: policy.Allow}
-	for _, statement := range p.query.Statements {
-		asked := statement.Facts(p.text)
+	for i := range known.statements {
+		asked := known.statements[i]
+		asked.Text = p.text
 		next := c.server.atAllTimes(func(now time.Time) policy.Decision {
 			facts := policy.SessionFacts{Age: now.Sub(g.started), Rows: int64(g.rows.Load()), Commands: int64(g.seq)}
 			return c.bound.Statement(now, facts, &asked)
@@ -295,20 +331,6 @@ func (g *gate) command(text string, query *pgsql.Query) *event.Command {
 	return record
 }
 
-// parsed sums up what policy sees of the statements of a string.
-func parsed(query *pgsql.Query) event.Parsed {
-	result := event.Parsed{ReadOnly: true}
-	for _, statement := range query.Statements {
-		facts := statement.Facts("")
-		result.Kinds = append(result.Kinds, facts.Kind)
-		result.ReadOnly = result.ReadOnly && facts.ReadOnly
-		result.DDL = result.DDL || facts.DDL
-		result.Tables = append(result.Tables, facts.Tables...)
-		result.Functions = append(result.Functions, facts.Functions...)
-	}
-	return result
-}
-
 // refuse puts a text on record that was refused before it could be decided.
 func (g *gate) refuse(text string, query *pgsql.Query, refusal *postgres.Refusal) error {
 	record := g.command(text, query)
@@ -340,7 +362,7 @@ func (g *gate) unrecorded(err error) {
 // Text covers values in errors, notices and notifications.
 func (g *gate) Text(c postgres.Command, field byte, text string) string {
 	if running, ok := c.(*command); ok && running.plan.sensitive() {
-		text = withoutValues(field, text, running.text)
+		text = withoutValues(field, text)
 	}
 	return g.rules().Text(text)
 }
@@ -361,48 +383,4 @@ func (g *gate) Parameter(name, value string) error {
 		}
 	}
 	return nil
-}
-
-// unreadable is what a client is told of a text that the grammar, or the
-// reader's bounds, refuse.
-func unreadable(err error) *postgres.Refusal {
-	var syntax *pgsql.SyntaxError
-	if errors.As(err, &syntax) {
-		return &postgres.Refusal{
-			Reason: event.ReasonDenied, SQLState: "42601", Message: syntax.Message, Position: syntax.Position, Err: err,
-		}
-	}
-	var refused *pgsql.RefusedError
-	if errors.As(err, &refused) {
-		return &postgres.Refusal{
-			Reason: event.ReasonDenied, SQLState: "42501", Message: refused.Message, Hint: refused.Hint, Err: err,
-		}
-	}
-	return &postgres.Refusal{
-		Reason: event.ReasonInternal, SQLState: "XX000", Err: err,
-		Message: "the statement could not be read, so it is refused",
-	}
-}
-
-func unmaskable(err error) *postgres.Refusal {
-	var untraceable *mask.Untraceable
-	if errors.As(err, &untraceable) {
-		return &postgres.Refusal{
-			Reason: event.ReasonMaskUntraceable, SQLState: "42501", Err: err,
-			Message: "the statement is refused: " + untraceable.Message,
-			Hint:    "Name the columns, and read tables whose columns can be traced.",
-		}
-	}
-	return &postgres.Refusal{
-		Reason: event.ReasonInternal, SQLState: "57P03", Err: err,
-		Message: "the statement is refused: the target's catalog can't be read, so nothing can be masked",
-	}
-}
-
-func unrecordable(err error) *postgres.Refusal {
-	return &postgres.Refusal{
-		Reason: event.ReasonRecording, SQLState: "53100", Err: err,
-		Message: "the command is refused: it can't be recorded",
-		Hint:    fmt.Sprintf("The node's journal takes nothing more: %v.", err),
-	}
 }

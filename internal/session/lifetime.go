@@ -17,14 +17,11 @@ import (
 
 // bounded is ctx with the end of the time that policy gives the session.
 func (c *connection) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	limit := time.Duration(c.bound.Session().MaxDuration)
-	if limit <= 0 {
+	most := time.Duration(c.bound.Session().MaxDuration)
+	if most <= 0 {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeoutCause(ctx, limit, &postgres.Refusal{
-		Reason: event.ReasonLimit, SQLState: "57P01",
-		Message: fmt.Sprintf("policy ends sessions like this one after %s", limit),
-	})
+	return context.WithTimeoutCause(ctx, most, maxDuration().refusal(c.bound, "57P01", "policy ends sessions like this one after %s", most))
 }
 
 // whileIdentified ends the session when the identity of its job has expired and

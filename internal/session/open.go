@@ -35,7 +35,10 @@ func (c *connection) open(ctx context.Context) (*gate, *postgres.Refusal) {
 		given:   c.given,
 		read:    map[*pgsql.Query]*plan{},
 		catalog: s.catalogs.session(c),
+		names:   newNames(),
+		meaning: s.meanings.session(c),
 	}
+	g.timekeeper.cancel, g.timekeeper.end = c.cancel, func(why error) { c.end(why) }
 	g.masks.Store(rules)
 	c.session.Store(&id)
 	if refusal := c.locked(); refusal != nil {
@@ -67,6 +70,7 @@ func (c *connection) open(ctx context.Context) (*gate, *postgres.Refusal) {
 
 // close ends the session, and its record.
 func (g *gate) close(result postgres.Result) {
+	g.timekeeper.stop()
 	log := g.connection.server.opts.Log
 	ended := event.SessionEnded{
 		Session: g.id, Reason: result.Reason, Message: result.Message,

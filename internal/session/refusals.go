@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"chaperone.dev/chaperone/internal/mask"
+	"chaperone.dev/chaperone/internal/pgsql"
 	"chaperone.dev/chaperone/internal/protocol/postgres"
 	"chaperone.dev/chaperone/pkg/event"
 	"chaperone.dev/chaperone/pkg/policy"
@@ -144,4 +146,48 @@ func (r *refusals) take(now time.Time) map[string]uint64 {
 		}
 	}
 	return left
+}
+
+// unreadable is what a client is told of a text that the grammar, or the
+// reader's bounds, refuse.
+func unreadable(err error) *postgres.Refusal {
+	var syntax *pgsql.SyntaxError
+	if errors.As(err, &syntax) {
+		return &postgres.Refusal{
+			Reason: event.ReasonDenied, SQLState: "42601", Message: syntax.Message, Position: syntax.Position, Err: err,
+		}
+	}
+	var refused *pgsql.RefusedError
+	if errors.As(err, &refused) {
+		return &postgres.Refusal{
+			Reason: event.ReasonDenied, SQLState: "42501", Message: refused.Message, Hint: refused.Hint, Err: err,
+		}
+	}
+	return &postgres.Refusal{
+		Reason: event.ReasonInternal, SQLState: "XX000", Err: err,
+		Message: "the statement could not be read, so it is refused",
+	}
+}
+
+func unmaskable(err error) *postgres.Refusal {
+	var untraceable *mask.Untraceable
+	if errors.As(err, &untraceable) {
+		return &postgres.Refusal{
+			Reason: event.ReasonMaskUntraceable, SQLState: "42501", Err: err,
+			Message: "the statement is refused: " + untraceable.Message,
+			Hint:    "Name the columns, and read tables whose columns can be traced.",
+		}
+	}
+	return &postgres.Refusal{
+		Reason: event.ReasonInternal, SQLState: "57P03", Err: err,
+		Message: "the statement is refused: the target's catalog can't be read, so nothing can be masked",
+	}
+}
+
+func unrecordable(err error) *postgres.Refusal {
+	return &postgres.Refusal{
+		Reason: event.ReasonRecording, SQLState: "53100", Err: err,
+		Message: "the command is refused: it can't be recorded",
+		Hint:    fmt.Sprintf("The node's journal takes nothing more: %v.", err),
+	}
 }

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"slices"
+
 	pg_query "github.com/pganalyze/pg_query_go/v6"
 
 	"chaperone.dev/chaperone/internal/pgsql"
@@ -14,7 +16,7 @@ type schemaWatch struct {
 	changed bool // and the schema was changed in it
 }
 
-func (w *schemaWatch) begin(query *pgsql.Query, ddl bool) {
+func (w *schemaWatch) begin(query *pgsql.Query) {
 	for _, statement := range query.Statements {
 		transaction := statement.Tree.GetTransactionStmt()
 		if transaction == nil {
@@ -28,5 +30,22 @@ func (w *schemaWatch) begin(query *pgsql.Query, ddl bool) {
 			w.block, w.changed = transaction.Chain, false
 		}
 	}
-	w.changed = w.changed || (ddl && w.block)
+	w.changed = w.changed || w.block && slices.ContainsFunc(query.Statements, changesSchema)
+}
+
+// changesSchema tells whether a statement may change what names mean that the
+// catalog knows. A temporary table of a new name doesn't.
+func changesSchema(statement *pgsql.Statement) bool {
+	var made *pg_query.RangeVar
+	switch node := statement.Tree.GetNode().(type) {
+	case *pg_query.Node_SelectStmt:
+		made = node.SelectStmt.IntoClause.GetRel()
+	case *pg_query.Node_CreateTableAsStmt:
+		made = node.CreateTableAsStmt.Into.GetRel()
+	case *pg_query.Node_CreateStmt:
+		if len(node.CreateStmt.InhRelations) == 0 && node.CreateStmt.Partbound == nil {
+			made = node.CreateStmt.Relation
+		}
+	}
+	return statement.Facts("").DDL && made.GetRelpersistence() != "t"
 }

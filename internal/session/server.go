@@ -96,9 +96,11 @@ type Options struct {
 
 // Server serves diverted connections.
 type Server struct {
-	opts     Options
-	cancels  *postgres.Cancels
-	catalogs *catalogs
+	opts      Options
+	cancels   *postgres.Cancels
+	catalogs  *catalogs
+	functions *functions
+	meanings  *meanings
 
 	slots    chan struct{} // one per connection that may become a session
 	refusals chan struct{} // one per connection that is only told that there is no room
@@ -107,6 +109,7 @@ type Server struct {
 
 	mu    sync.Mutex
 	byJob map[string]map[*connection]struct{}
+	left  chan struct{} // closed when the next connection has left its job
 	rules map[rulesKey]compiledRules
 }
 
@@ -126,13 +129,16 @@ const maxRefusals = 64
 // New returns a server; it serves nothing until [Server.Serve].
 func New(opts Options) *Server {
 	return &Server{
-		opts:     opts,
-		cancels:  &postgres.Cancels{},
-		catalogs: newCatalogs(),
-		slots:    make(chan struct{}, opts.Limits.Sessions),
-		refusals: make(chan struct{}, maxRefusals),
-		byJob:    map[string]map[*connection]struct{}{},
-		rules:    map[rulesKey]compiledRules{},
+		opts:      opts,
+		cancels:   &postgres.Cancels{},
+		catalogs:  newCatalogs(),
+		functions: newFunctions(),
+		meanings:  newMeanings(),
+		slots:     make(chan struct{}, opts.Limits.Sessions),
+		refusals:  make(chan struct{}, maxRefusals),
+		byJob:     map[string]map[*connection]struct{}{},
+		left:      make(chan struct{}),
+		rules:     map[rulesKey]compiledRules{},
 	}
 }
 
@@ -306,6 +312,8 @@ func (s *Server) leave(c *connection, job string) {
 	if len(s.byJob[job]) == 0 {
 		delete(s.byJob, job)
 	}
+	close(s.left)
+	s.left = make(chan struct{})
 	s.mu.Unlock()
 	close(c.ended)
 }

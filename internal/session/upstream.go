@@ -48,7 +48,7 @@ func (c *connection) withoutCredential(err error) *postgres.Refusal {
 	}
 }
 
-// connect opens the way to the true destination, as the minted account, for
+// connect opens the way to the true destination, as the job's account, for
 // the database and with the settings that the client asked for.
 func (c *connection) connect(ctx context.Context, startup postgres.Startup) (*postgres.Upstream, error) {
 	options, err := c.upstream(startup.Params)
@@ -68,16 +68,22 @@ func (c *connection) upstream(params map[string]string) (postgres.UpstreamOption
 			Message: fmt.Sprintf("target %q can't be verified: its configured certificate authority can't be read", c.match.Target.Metadata.Name),
 		}
 	}
+	secret, err := c.grant.Fresh()
+	if err != nil {
+		return postgres.UpstreamOptions{}, c.withoutCredential(err)
+	}
 	return postgres.UpstreamOptions{
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			var dialer net.Dialer
 			return dialer.DialContext(ctx, "tcp", unmapped(c.origin.Destination).String())
 		},
-		TLS:      tlsConfig,
-		User:     c.grant.Name,
-		Password: c.grant.Secret.Reveal(),
-		Database: c.client.Startup().Database,
-		Params:   params,
+		TLS:         tlsConfig,
+		User:        c.grant.Name,
+		Password:    secret.Reveal(),
+		Certificate: secret.Certificate(),
+		Stored:      c.match.Target.Spec.Credential.PostgresSecret != nil,
+		Database:    c.client.Startup().Database,
+		Params:      params,
 	}, nil
 }
 

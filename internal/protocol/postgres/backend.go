@@ -108,8 +108,13 @@ func (b *backend) message(typ byte, size int) error {
 	case msgRowDescription:
 		return b.rowDescription(frame)
 	case msgNoData:
-		if b.current.kind == kindLearn {
+		switch b.current.kind {
+		case kindLearn:
 			b.current.statement.described = true
+			b.next(true)
+			return nil
+		case kindLearnPortal:
+			b.current.portal.fields, b.current.portal.described = nil, true
 			b.next(true)
 			return nil
 		}
@@ -126,6 +131,8 @@ func (b *backend) message(typ byte, size int) error {
 		}
 		b.result.copyOut = false
 		return b.pass(frame)
+	case msgFunctionCallResponse:
+		return b.functionCallResponse(frame)
 	case msgReadyForQuery:
 		return b.readyForQuery(frame)
 	default:
@@ -201,12 +208,16 @@ func (b *backend) rowDescription(frame []byte) error {
 	switch b.current.kind {
 	case kindDescribeStatement, kindDescribePortal:
 		return b.simple(frame, b.current.kind)
-	case kindLearn:
+	case kindLearn, kindLearnPortal:
 		fields, ok := readRowDescription(frame)
 		if !ok {
 			return b.malformed(frame)
 		}
-		b.current.statement.fields, b.current.statement.described = fields, true
+		if b.current.kind == kindLearn {
+			b.current.statement.fields, b.current.statement.described = fields, true
+		} else {
+			b.current.portal.fields, b.current.portal.described = fields, true
+		}
 		b.next(true)
 		return nil
 	case kindQuery:
@@ -252,8 +263,8 @@ func (b *backend) dataRow(size int) error {
 		if b.current.kind != kindExecute {
 			return unexpected("a row without a description")
 		}
-		s := b.current.portal.statement
-		if s.fields == nil {
+		fields := b.current.portal.columns()
+		if fields == nil {
 			// No server does that. What can't be told apart can't be covered.
 			err := b.withhold(&Refusal{
 				Reason: event.ReasonMaskUntraceable, SQLState: "0A000",
@@ -262,7 +273,7 @@ func (b *backend) dataRow(size int) error {
 			if err != nil {
 				return err
 			}
-		} else if err := b.shape(s.columns(b.current.portal.results)); err != nil {
+		} else if err := b.shape(fields); err != nil {
 			if err := b.withhold(err); err != nil {
 				return err
 			}
@@ -387,7 +398,7 @@ func (b *backend) readyForQuery(frame []byte) error {
 	if !ok {
 		return b.malformed(frame)
 	}
-	if b.current.kind != kindQuery && b.current.kind != kindSync ||
+	if !b.current.kind.ready() ||
 		b.current.refusal != nil && !b.failed {
 		return b.outOfPlace(frame)
 	}

@@ -10,6 +10,9 @@ func (b *backend) errorResponse(frame []byte) error {
 	}
 	working := b.load()
 	frame, message := b.cover(frame, e.message)
+	if why := b.cancelled(e); why != nil {
+		frame, message = appendRefusal(nil, severityError, why), why.Message
+	}
 	if e.fatal() {
 		b.goodbye = true
 		if working && b.current.command != nil {
@@ -41,14 +44,22 @@ func (b *backend) errorResponse(frame []byte) error {
 			return err
 		}
 	}
-	switch b.current.kind {
-	case kindQuery, kindSync:
+	if b.current.kind.ready() {
 		return nil // ReadyForQuery follows
 	}
 	b.finish()
 	b.answering, b.current = false, request{}
 	for _, c := range b.ledger.fail() {
 		c.End(Outcome{Skipped: true})
+	}
+	return nil
+}
+
+// cancelled is what is told in place of the server's error that it has cancelled what
+// runs; nil: the error itself.
+func (b *backend) cancelled(e serverError) *Refusal {
+	if command, ok := b.current.command.(Canceled); ok && e.sqlState == stateQueryCanceled {
+		return command.Cancelled()
 	}
 	return nil
 }

@@ -28,14 +28,25 @@ func readRowDescription(frame []byte) (fields []Field, ok bool) {
 
 func readParameterDescription(frame []byte) (types []uint32, ok bool) {
 	b := body{rest: frame[headerSize:]}
-	wire := b.take(4 * int(b.uint16()))
-	return readOIDs(wire), b.whole()
+	// Of a statement with more parameters than the count can tell, which can be
+	// prepared but not bound, the server sends all types nevertheless.
+	n := b.uint16()
+	types = readOIDs(b.rest)
+	return types, !b.bad && len(b.rest)%4 == 0 && uint16(len(types)) == n
 }
 
 func readCommandComplete(frame []byte) (tag []byte, ok bool) {
 	b := body{rest: frame[headerSize:]}
 	tag = b.cstring()
 	return tag, b.whole()
+}
+
+func readFunctionCallResponse(frame []byte) bool {
+	b := body{rest: frame[headerSize:]}
+	if n := int32(b.uint32()); n != -1 {
+		b.take(int(n))
+	}
+	return b.whole()
 }
 
 func readParameterStatus(frame []byte) (name, value string, ok bool) {

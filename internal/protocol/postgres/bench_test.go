@@ -17,6 +17,9 @@ import (
 type nullSession struct{}
 
 func (nullSession) Prepare(context.Context, string) (Prepared, error) { return nullPrepared{}, nil }
+func (nullSession) Function(context.Context, uint32, int) (Function, error) {
+	return Function{}, &Refusal{SQLState: "0A000"}
+}
 func (nullSession) Begin(context.Context, Prepared, Params) (Command, error) {
 	return nullCommand{}, nil
 }

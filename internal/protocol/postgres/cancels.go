@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"sync"
 )
 
@@ -19,7 +20,8 @@ type CancelKey struct {
 // ready for use, by many goroutines.
 type Cancels struct {
 	mu       sync.Mutex
-	sessions map[uint32]*cancelTarget
+	sessions map[uint32][]*cancelTarget // by process; servers of two targets may have one of the same id
+	known    int
 }
 
 type cancelTarget struct {
@@ -43,14 +45,8 @@ var ErrUnknownKey = errors.New("the cancel key belongs to no session")
 // nothing. While one request is on its way others for the session are dropped.
 func (c *Cancels) Cancel(ctx context.Context, key CancelKey, owner string) error {
 	c.mu.Lock()
-	t := c.sessions[key.Process]
-	// Compared in constant time, also when there is no session.
-	var secret []byte
-	known := 0
-	if t != nil {
-		secret, known = t.secret, subtle.ConstantTimeCompare([]byte(t.owner), []byte(owner))
-	}
-	if subtle.ConstantTimeCompare(secret, key.Secret)&known != 1 {
+	t := c.find(key, owner)
+	if t == nil {
 		c.mu.Unlock()
 		return ErrUnknownKey
 	}
@@ -73,10 +69,23 @@ func (c *Cancels) Cancel(ctx context.Context, key CancelKey, owner string) error
 	return err
 }
 
-// register makes a key for a session. The secret has 4 bytes in protocol 3.0,
-// which can't carry more, and 32 in 3.2.
+// find is the session of a key. Secrets are compared in constant time.
+func (c *Cancels) find(key CancelKey, owner string) *cancelTarget {
+	for _, t := range c.sessions[key.Process] {
+		known := subtle.ConstantTimeCompare([]byte(t.owner), []byte(owner))
+		if subtle.ConstantTimeCompare(t.secret, key.Secret)&known == 1 {
+			return t
+		}
+	}
+	return nil
+}
+
+// register makes a key for a session. Its process is the server's own, which the
+// client may compare with what it is told by pg_backend_pid() and notifications. The
+// secret has 4 bytes in protocol 3.0, which can't carry more, and 32 in 3.2.
 // What is held is cancelled without asking the server, which has never seen it.
 func (c *Cancels) register(minor uint16, owner string, up *Upstream, h *holding) (key CancelKey, unregister func()) {
+	key.Process = up.process
 	key.Secret = make([]byte, 4)
 	if minor >= 2 {
 		key.Secret = make([]byte, 32)
@@ -87,23 +96,23 @@ func (c *Cancels) register(minor uint16, owner string, up *Upstream, h *holding)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.sessions) >= maxCancels {
+	if c.known >= maxCancels {
 		return key, func() {}
 	}
 	if c.sessions == nil {
-		c.sessions = make(map[uint32]*cancelTarget)
+		c.sessions = make(map[uint32][]*cancelTarget)
 	}
-	for key.Process == 0 || c.sessions[key.Process] != nil {
-		var process [4]byte
-		rand.Read(process[:])
-		// Clients take it for a process id: positive.
-		key.Process = binary.BigEndian.Uint32(process[:]) >> 1
-	}
-	c.sessions[key.Process] = &cancelTarget{secret: key.Secret, owner: owner, up: up, holding: h}
+	t := &cancelTarget{secret: key.Secret, owner: owner, up: up, holding: h}
+	c.sessions[key.Process] = append(c.sessions[key.Process], t)
+	c.known++
 	return key, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		delete(c.sessions, key.Process)
+		c.known--
+		left := slices.DeleteFunc(c.sessions[key.Process], func(other *cancelTarget) bool { return other == t })
+		if c.sessions[key.Process] = left; len(left) == 0 {
+			delete(c.sessions, key.Process)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -122,6 +123,27 @@ var conversations = []struct {
 		{messages(parse("", "INSERT INTO d VALUES (1)"), bind("", ""), execute("", 0), sync_), "1 2 C:INSERT 0 1 E:23505 Z:I"},
 		{messages(q("SELECT 3")), "T1 D:3 C:SELECT 1 Z:I"},
 	}},
+	{"a FETCH that is prepared before its cursor", []step{
+		{messages(parse("f", "FETCH ALL FROM c"), describeS("f"), sync_), "1 t0 n Z:I"},
+		{messages(q("BEGIN"), q("DECLARE c CURSOR FOR SELECT id FROM people WHERE id < 3")), "C:BEGIN Z:T"},
+		{messages(bind("", "f"), describeP(""), execute("", 1), execute("", 0), sync_), "C:DECLARE CURSOR Z:T"},
+		{nil, "2 T1 D:1 s D:2 C:FETCH 1 Z:T"},
+		{messages(bind("", "f"), execute("", 0), sync_), "2 C:FETCH 0 Z:T"},
+		{messages(q("CLOSE c"), bind("", "f"), execute("", 0), sync_), "C:CLOSE CURSOR Z:T"},
+		{nil, "2 E:34000 Z:E"},
+		{messages(q("ROLLBACK")), "C:ROLLBACK Z:I"},
+	}},
+	{"a FETCH returns what its cursor is for when it is executed", []step{
+		{messages(q("BEGIN"), q("DECLARE c CURSOR FOR SELECT name, id FROM people WHERE id = 1")), "C:BEGIN Z:T"},
+		{messages(parse("f", "FETCH ALL FROM c"), sync_), "C:DECLARE CURSOR Z:T"},
+		{nil, "1 Z:T"},
+		{messages(q("CLOSE c"), q("DECLARE c CURSOR FOR SELECT ssn, name FROM people WHERE id = 1")), "C:CLOSE CURSOR Z:T"},
+		{messages(&pgproto3.Bind{PreparedStatement: "f", ResultFormatCodes: []int16{1}}, execute("", 0), sync_), "C:DECLARE CURSOR Z:T"},
+		{nil, "2 D:masked|ann C:FETCH 1 Z:T"},
+	}},
+	{"more parameters than can be bound", []step{
+		{messages(parse("", parameters(65536)), sync_), "1 Z:I"},
+	}},
 	{"empty statements", []step{
 		{messages(q("")), "I Z:I"},
 		{messages(parse("", ""), bind("", ""), describeP(""), execute("", 0), sync_), "1 2 n I Z:I"},
@@ -132,6 +154,16 @@ var conversations = []struct {
 		{messages(bind("", "s"), sync_), "E:26000 Z:I"},
 		{messages(parse("s", "SELECT 2"), bind("", "s"), execute("", 0), sync_), "1 2 D:2 C:SELECT 1 Z:I"},
 	}},
+}
+
+// parameters is a statement with that many.
+func parameters(n int) string {
+	var b strings.Builder
+	b.WriteString("VALUES ($1::text)")
+	for i := 2; i <= n; i++ {
+		fmt.Fprintf(&b, ",($%d::text)", i)
+	}
+	return b.String()
 }
 
 func TestConversations(t *testing.T) {
@@ -152,7 +184,7 @@ func TestConversations(t *testing.T) {
 func TestConversationsAreTheServers(t *testing.T) {
 	plain := []string{
 		"a Query in a failed batch is skipped, as the server does", "an error at Sync is the client's",
-		"empty statements", "DISCARD ALL forgets", "a Flush is enough to be answered",
+		"a FETCH that is prepared before its cursor", "more parameters than can be bound", "empty statements", "DISCARD ALL forgets", "a Flush is enough to be answered",
 	}
 	for _, tt := range conversations {
 		for _, name := range plain {

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-
-	"chaperone.dev/chaperone/pkg/event"
 )
 
 // errTerminate says that the client said goodbye.
@@ -27,6 +25,7 @@ type frontend struct {
 	out     *writer
 	ledger  *ledger
 	session Session
+	watcher NameWatcher // nil: the session is none
 	limits  limits
 
 	// nowhere names no statement and no portal: it can't be guessed.
@@ -39,6 +38,7 @@ type frontend struct {
 func newFrontend(client io.Reader, upstream io.Writer, l *ledger, s Session, lim limits) *frontend {
 	f := &frontend{out: &writer{dst: upstream}, ledger: l, session: s, limits: lim}
 	f.in = newReader(client, f.out.flush)
+	f.watcher, _ = s.(NameWatcher)
 	f.nowhere = "refused-" + rand.Text()
 	return f
 }
@@ -63,17 +63,11 @@ func (f *frontend) run(ctx context.Context) error {
 func (f *frontend) message(ctx context.Context, typ byte, size int) error {
 	limit := smallMessage
 	switch typ {
-	case msgQuery, msgParse, msgBind:
+	case msgQuery, msgParse, msgBind, msgFunctionCall:
 		limit = f.limits.message
 	case msgCopyData:
 		return f.copyData(size)
 	case msgCopyDone, msgCopyFail, msgDescribe, msgExecute, msgClose, msgSync, msgFlush, msgTerminate:
-	case msgFunctionCall:
-		return &Refusal{
-			Reason: event.ReasonProtocol, SQLState: "0A000",
-			Message: "the fast-path function call can't be inspected",
-			Hint:    "Call the function with SELECT.",
-		}
 	default:
 		return protocolError(fmt.Sprintf("invalid frontend message type %d", typ), nil)
 	}
@@ -134,6 +128,8 @@ func (f *frontend) message(ctx context.Context, typ byte, size int) error {
 		return f.bind(frame)
 	case msgExecute:
 		return f.execute(ctx, frame)
+	case msgFunctionCall:
+		return f.functionCall(ctx, frame)
 	case msgDescribe:
 		return f.describe(frame)
 	default:

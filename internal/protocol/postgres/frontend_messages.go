@@ -40,6 +40,29 @@ func readOIDs(wire []byte) []uint32 {
 	return oids
 }
 
+type functionCallMessage struct {
+	oid    uint32
+	params []byte // formats and values, as on the wire
+	values int    // how many arguments
+	result int16  // format code
+}
+
+// readFunctionCall reports false as well for formats that there are none of: the
+// server finds that out only when it has called the function.
+func readFunctionCall(frame []byte) (m functionCallMessage, ok bool) {
+	b := body{rest: frame[headerSize:]}
+	m.oid = b.uint32()
+	m.params, m.values = b.params()
+	m.result = int16(b.uint16())
+	formats := body{rest: m.params}
+	for range int(formats.uint16()) {
+		if formats.uint16() > 1 {
+			return m, false
+		}
+	}
+	return m, b.whole() && (m.result == 0 || m.result == 1)
+}
+
 type bindMessage struct {
 	portal, statement []byte
 	params            []byte // formats and values, as on the wire
@@ -50,27 +73,34 @@ type bindMessage struct {
 func readBind(frame []byte) (m bindMessage, ok bool) {
 	b := body{rest: frame[headerSize:]}
 	m.portal, m.statement = b.cstring(), b.cstring()
+	m.params, m.values = b.params()
+	m.results = b.take(2 * int(b.uint16()))
+	return m, b.whole()
+}
+
+// params takes the formats and values of parameters, as they are on the wire, and
+// tells how many there are. Fitting formats are none, one, or as many as values.
+func (b *body) params() (wire []byte, values int) {
 	start := b.rest
 	formats := int(b.uint16())
 	b.take(2 * formats)
-	m.values = int(b.uint16())
-	for range m.values {
+	values = int(b.uint16())
+	for range values {
 		if n := int32(b.uint32()); n != -1 {
 			b.take(int(n))
 		}
 		if b.bad {
-			return m, false
+			return nil, values
 		}
 	}
-	m.params = start[:len(start)-len(b.rest)]
-	m.results = b.take(2 * int(b.uint16()))
-	if formats > 1 && formats != m.values {
-		return m, false
+	if b.bad || formats > 1 && formats != values {
+		b.bad, b.rest = true, nil
+		return nil, values
 	}
-	return m, b.whole()
+	return start[:len(start)-len(b.rest)], values
 }
 
-// readParams reads what readBind kept in params into dst, whose slices are
+// readParams reads what params kept into dst, whose slices are
 // used again.
 func readParams(dst *Params, wire []byte) {
 	dst.Formats, dst.Values = dst.Formats[:0], dst.Values[:0]

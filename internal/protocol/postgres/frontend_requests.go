@@ -33,6 +33,7 @@ func (f *frontend) parse(ctx context.Context, frame []byte) error {
 	if !ok {
 		return malformed(msgParse)
 	}
+	f.named('S', m.name)
 	r := request{kind: kindParse, name: string(m.name)}
 	if !plainName(m.name) {
 		return f.refuse(r, badName("prepared statement"))
@@ -44,21 +45,32 @@ func (f *frontend) parse(ctx context.Context, frame []byte) error {
 	if err != nil {
 		return f.refuse(r, err)
 	}
-	r.statement = &statement{prepared: prepared, types: m.typeOIDs(), renames: mentions(m.text)}
+	r.statement = &statement{prepared: prepared, types: m.typeOIDs(), renames: mentions(m.text), fetches: fetches(m.text)}
 	if err := f.send(r, frame); err != nil {
 		return err
 	}
 	// What the rows look like must be known at each Execute, whether or not
 	// the client ever asks: so we ask, once.
-	learn := request{kind: kindLearn, statement: r.statement}
-	if !f.ledger.push(learn) {
+	return f.learn(request{kind: kindLearn, statement: r.statement}, 'S', r.name)
+}
+
+// learn asks the server, for ourselves, to describe a statement or portal.
+func (f *frontend) learn(r request, kind byte, name string) error {
+	if !f.ledger.push(r) {
 		return nil
 	}
 	out, err := f.out.room()
 	if err != nil {
 		return err
 	}
-	return f.out.made(appendNamed(out, msgDescribe, 'S', r.name))
+	return f.out.made(appendNamed(out, msgDescribe, kind, name))
+}
+
+// named tells the session of a name that a message uses.
+func (f *frontend) named(kind byte, name []byte) {
+	if len(name) > 0 && f.watcher != nil {
+		f.watcher.Named(kind, string(name))
+	}
 }
 
 func (f *frontend) bind(frame []byte) error {
@@ -66,6 +78,7 @@ func (f *frontend) bind(frame []byte) error {
 	if !ok {
 		return malformed(msgBind)
 	}
+	f.named('P', m.portal)
 	r := request{kind: kindBind, name: string(m.portal)}
 	if !plainName(m.portal) || !plainName(m.statement) {
 		return f.refuse(r, badName("prepared statement or portal"))
@@ -146,8 +159,48 @@ func (f *frontend) execute(ctx context.Context, frame []byte) error {
 	if err != nil {
 		return f.refuse(r, err)
 	}
+	if p.statement.fetches {
+		if err := f.learn(request{kind: kindLearnPortal, portal: p}, 'P', string(name)); err != nil {
+			r.command.End(Outcome{Unfinished: true})
+			return err
+		}
+	}
 	r.renames = p.statement.renames
 	r.copyIn = r.prepared.Statements() > 0 && r.prepared.Copy(0) == CopyIn
+	if err := f.send(r, frame); err != nil {
+		return err
+	}
+	if c, ok := r.command.(Canceled); !ok || !c.Timed() {
+		return nil
+	}
+	// Else the server may keep to itself until a Sync that the command is over.
+	out, err := f.out.room()
+	if err != nil {
+		return err
+	}
+	return f.out.made(appendMessage(out, msgFlush))
+}
+
+// functionCall is libpq's fast path, which large objects go by. To the server it
+// is a command of its own, with no Sync, like a Query.
+func (f *frontend) functionCall(ctx context.Context, frame []byte) error {
+	m, ok := readFunctionCall(frame)
+	if !ok {
+		return malformed(msgFunctionCall)
+	}
+	r := request{kind: kindFunctionCall}
+	function, err := f.session.Function(ctx, m.oid, m.values)
+	if err == nil {
+		readParams(&f.params, m.params)
+		f.params.Types = function.Types
+		function.Result.Format = m.result
+		r.prepared, r.result = function.Prepared, []Field{function.Result}
+		r.command, err = f.begin(ctx, function.Prepared, f.params)
+	}
+	if err != nil {
+		r.kind = kindQuery // which is answered in the same way when it fails
+		return f.refuse(r, err)
+	}
 	return f.send(r, frame)
 }
 
@@ -173,6 +226,7 @@ func (f *frontend) close(frame []byte) error {
 	if !ok {
 		return malformed(msgClose)
 	}
+	f.named(kind, name)
 	r := request{kind: kindClosePortal, name: string(name)}
 	if kind == 'S' {
 		r.kind = kindCloseStatement

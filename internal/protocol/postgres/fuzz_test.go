@@ -75,6 +75,7 @@ func FuzzFrontend(f *testing.F) {
 	add(q("SELECT 1"), q("forbidden"), q("unreadable"), &pgproto3.Terminate{})
 	add(parse("s", "SELECT $1"), bind("p", "s", "x"), describeS("s"), describeP("p"), execute("p", 1), closeS("s"), flush, sync_)
 	add(parse("s", "forbidden"), bind("p", "s", "x"), execute("p", 1), copyData("x"), copyDone, &pgproto3.CopyFail{Message: "x"}, sync_)
+	add(call(oidTrim, 0, "x"), call(oidLower, 1, "\x00"), call(1, 0), sync_)
 	f.Add(header('Q', 1<<31))
 	f.Fuzz(func(t *testing.T, sent []byte) {
 		var up bytes.Buffer
@@ -128,6 +129,9 @@ func FuzzBackend(f *testing.F) {
 	add(&pgproto3.NoticeResponse{Message: "topsecret"}, &pgproto3.ErrorResponse{SeverityUnlocalized: "ERROR", Message: "topsecret"},
 		&pgproto3.ReadyForQuery{TxStatus: 'I'}, &pgproto3.ErrorResponse{SeverityUnlocalized: "ERROR", Code: "42P01"},
 		&pgproto3.ReadyForQuery{TxStatus: 'E'}, &pgproto3.NotificationResponse{Channel: "c", Payload: "topsecret"})
+	done := &pgproto3.ReadyForQuery{TxStatus: 'I'}
+	add(done, &pgproto3.ParseComplete{}, &pgproto3.ParameterDescription{}, &pgproto3.NoData{}, &pgproto3.BindComplete{}, &pgproto3.CommandComplete{},
+		&pgproto3.CloseComplete{}, done, done, &pgproto3.FunctionCallResponse{Result: []byte("clear")}, done)
 	add(row, &pgproto3.ParameterStatus{Name: "client_encoding", Value: "SJIS"})
 	f.Fuzz(func(t *testing.T, answers []byte) {
 		l := newLedger(100)
@@ -142,6 +146,7 @@ func FuzzBackend(f *testing.F) {
 			{kind: kindExecute, prepared: prepared, command: command(), portal: &portal{statement: st, results: []byte{0, 1}}},
 			{kind: kindCloseStatement, name: "s"}, {kind: kindSync},
 			{kind: kindQuery, prepared: prepared, command: command(), copyIn: true},
+			{kind: kindFunctionCall, prepared: prepared, command: command(), result: []Field{{Name: "ssn"}}},
 			{kind: kindQuery, refusal: &Refusal{SQLState: "42501", Message: "no"}},
 		} {
 			l.push(r)
@@ -154,8 +159,8 @@ func FuzzBackend(f *testing.F) {
 		for _, c := range l.drain() {
 			c.End(Outcome{Unfinished: true})
 		}
-		if got := len(s.ended()); got != 3 {
-			t.Fatalf("%d of 3 commands ended", got)
+		if got := len(s.ended()); got != 4 {
+			t.Fatalf("%d of 4 commands ended", got)
 		}
 		frames := newReader(&out, func() error { return nil })
 		for {

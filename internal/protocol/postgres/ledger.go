@@ -17,24 +17,30 @@ const (
 	kindBind
 	kindDescribeStatement
 	kindDescribePortal
-	kindLearn // our own Describe after a Parse, whose answer the client doesn't see
+	kindLearn       // our own Describe after a Parse, whose answer the client doesn't see
+	kindLearnPortal // and that before an Execute
 	kindExecute
 	kindCloseStatement
 	kindClosePortal
 	kindSync
+	kindFunctionCall
 )
+
+// ready reports whether the answer ends with ReadyForQuery.
+func (k kind) ready() bool { return k == kindQuery || k == kindSync || k == kindFunctionCall }
 
 // request is one message that the server is to answer.
 type request struct {
 	kind     kind
 	refusal  *Refusal // the message was replaced by one that fails; tell this instead
-	prepared Prepared // Query
-	command  Command  // Query, Execute; nil when refused
+	prepared Prepared // Query, Execute, FunctionCall
+	command  Command  // likewise; nil when refused
+	result   []Field  // FunctionCall: of what it returns
 
 	name      string     // of what Parse, Bind and Close propose
 	proposal  uint64     // 0: none
 	statement *statement // Parse, Learn
-	portal    *portal    // Bind, Execute
+	portal    *portal    // Bind, LearnPortal, Execute
 
 	copyIn  bool // it may ask the client for COPY data
 	renames bool // it may change what a name stands for, in SQL

@@ -23,6 +23,7 @@ func plainName(name []byte) bool {
 type statement struct {
 	prepared Prepared
 	renames  bool // it may change what a name stands for, in SQL
+	fetches  bool // what it returns isn't known before it is executed
 	// types are those of the parameters: at first as the client gave them,
 	// then as the server described them. Guarded by the ledger's lock.
 	types []uint32
@@ -39,7 +40,7 @@ type statement struct {
 
 // columns are the statement's fields in a portal's result formats.
 func (s *statement) columns(formats []byte) []Field {
-	if len(formats) == 0 {
+	if len(formats) == 0 || s.fields == nil {
 		return s.fields
 	}
 	if s.lastFields == nil || string(s.lastFormats) != string(formats) {
@@ -49,11 +50,24 @@ func (s *statement) columns(formats []byte) []Field {
 	return s.lastFields
 }
 
-// portal is a statement bound to parameters. It never changes.
+// portal is a statement bound to parameters.
 type portal struct {
 	statement *statement
 	params    []byte // formats and values, as readParams takes them
 	results   []byte // result format codes
+
+	// What follows belongs to the goroutine that reads the upstream.
+
+	described bool
+	fields    []Field // of a statement that fetches, as of the last Execute
+}
+
+// columns are the fields of what executing the portal returns; nil: no rows.
+func (p *portal) columns() []Field {
+	if p.described {
+		return p.fields
+	}
+	return p.statement.columns(p.results)
 }
 
 // names maps the names of one kind, statements or portals, to what they stand
@@ -170,6 +184,25 @@ func mentions(text []byte) bool {
 			}
 		case 'd':
 			if equalFold(text[i:i+word], "declare") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// fetches reports whether an SQL text holds one of the words by which a statement
+// returns what a cursor or another statement of that name returns: FETCH and EXECUTE.
+// Either may be made, or made anew, after the statement was prepared.
+func fetches(text []byte) bool {
+	for i := range text {
+		switch text[i] | 0x20 {
+		case 'f':
+			if len(text)-i >= len("fetch") && equalFold(text[i:], "fetch") {
+				return true
+			}
+		case 'e':
+			if len(text)-i >= len("execute") && equalFold(text[i:], "execute") {
 				return true
 			}
 		}

@@ -152,6 +152,13 @@ func describe(m pgproto3.BackendMessage) string {
 		return "d:" + strings.TrimSpace(string(m.Data))
 	case *pgproto3.CopyDone:
 		return "c"
+	case *pgproto3.NotificationResponse:
+		return fmt.Sprintf("A:%d", m.PID)
+	case *pgproto3.FunctionCallResponse:
+		if m.Result == nil {
+			return "V"
+		}
+		return "V:" + string(m.Result)
 	case *pgproto3.NegotiateProtocolVersion:
 		return fmt.Sprintf("v:%d.%d:%s", m.NewestMinorProtocol>>16, m.NewestMinorProtocol&0xffff, strings.Join(m.UnrecognizedOptions, ","))
 	default:
@@ -175,6 +182,19 @@ func bind(portal, statement string, params ...string) *pgproto3.Bind {
 
 func execute(portal string, rows uint32) *pgproto3.Execute {
 	return &pgproto3.Execute{Portal: portal, MaxRows: rows}
+}
+
+// call is a function call with arguments in text format. A "\x00" is NULL.
+func call(oid uint32, result uint16, arguments ...string) *pgproto3.FunctionCall {
+	c := &pgproto3.FunctionCall{Function: oid, ResultFormatCode: result}
+	for _, a := range arguments {
+		value := []byte(a)
+		if a == "\x00" {
+			value = nil
+		}
+		c.Arguments = append(c.Arguments, value)
+	}
+	return c
 }
 
 func describeS(name string) *pgproto3.Describe {

@@ -293,6 +293,33 @@ func (s *testSession) Prepare(_ context.Context, text string) (Prepared, error) 
 	return p, nil
 }
 
+// OIDs of PostgreSQL's own functions of one text.
+const (
+	oidTrim    = 885
+	oidLower   = 870  // denied
+	oidReverse = 3062 // what it returns is covered
+	oidASCII   = 1620
+)
+
+// Function knows those, and those of people that are not there.
+func (s *testSession) Function(ctx context.Context, oid uint32, arguments int) (Function, error) {
+	const text = 25
+	f := Function{Result: Field{Name: "x", Type: text}, Types: []uint32{text}}
+	called := "call of a function"
+	switch oid {
+	case oidLower:
+		called = "forbidden " + called
+	case oidReverse:
+		f.Result.Name = "ssn"
+	case oidTrim, oidASCII:
+	default:
+		return f, &Refusal{Reason: event.ReasonDenied, SQLState: "42883", Message: "no such function"}
+	}
+	var err error
+	f.Prepared, err = s.Prepare(ctx, fmt.Sprintf("%s of %d", called, arguments))
+	return f, err
+}
+
 func (s *testSession) Begin(ctx context.Context, p Prepared, params Params) (Command, error) {
 	text := p.(*testPrepared).text
 	s.mu.Lock()

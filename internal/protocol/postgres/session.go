@@ -6,7 +6,7 @@ import "context"
 // may this run, write it down, cover what may not be seen. The wire package
 // knows no policy, no recorder and no masking rule beyond it.
 //
-// Prepare and Begin are called from the goroutine that reads the client, in
+// Prepare, Function and Begin are called from the goroutine that reads the client, in
 // the order of the client's messages; Text, Parameter and the methods of a
 // [Command] from the one that reads the upstream, in the order of its answers.
 // The two goroutines run side by side.
@@ -20,6 +20,11 @@ type Session interface {
 	// runs PREPARE, DEALLOCATE, DECLARE or CLOSE inside the server isn't
 	// visible here: where that matters, refuse what may do it.
 	Prepare(ctx context.Context, text string) (Prepared, error)
+
+	// Function reads a FunctionCall message, as Prepare does a query string: it
+	// finds out what function has the OID, and what it returns. Begin decides the
+	// call then, as it would one in a SELECT.
+	Function(ctx context.Context, oid uint32, arguments int) (Function, error)
 
 	// Begin decides one execution of p. When it returns without an error the
 	// command is allowed and has been written down: the caller may send it
@@ -48,6 +53,13 @@ type Session interface {
 	Parameter(name, value string) error
 }
 
+// NameWatcher is a Session that is told when a message of the client makes or
+// closes a prepared statement ('S') or a portal ('P') that has a name, before the
+// message goes upstream: SQL's EXECUTE and FETCH know them by the same names.
+type NameWatcher interface {
+	Named(kind byte, name string)
+}
+
 // Held is the error of a Begin whose command waits for something outside of the
 // connection.
 type Held struct {
@@ -73,6 +85,14 @@ type Prepared interface {
 	// Copy says whether the i-th statement is COPY … FROM STDIN or
 	// COPY … TO STDOUT.
 	Copy(i int) CopyDirection
+}
+
+// Function is a function that is called by its OID. Its result is one row of one
+// column, as if it were called in a SELECT.
+type Function struct {
+	Prepared Prepared
+	Types    []uint32 // type OIDs of its arguments
+	Result   Field    // all but its format
 }
 
 // CopyDirection says which way COPY data flows on the connection.
@@ -128,6 +148,16 @@ type Command interface {
 	CopyData(body []byte) ([]byte, error)
 	// End says how the command went. It never blocks for long.
 	End(Outcome)
+}
+
+// Canceled is a [Command] that may be cancelled by others than its client.
+type Canceled interface {
+	Command
+	// Timed tells whether it matters when exactly the command is over.
+	Timed() bool
+	// Cancelled is called when the server says that it has cancelled the command. The
+	// result is what the client is told instead; nil: it did so for the client.
+	Cancelled() *Refusal
 }
 
 // Outcome is how a command went.

@@ -162,8 +162,10 @@ func (p startupPacket) startup() (Startup, error) {
 	default:
 		return s, &Refusal{
 			Reason: event.ReasonProtocol, SQLState: "0A000",
-			Message: "replication connections can't be inspected",
-			Hint:    "Connect without the replication parameter.",
+			Message: "replication connections are not let through",
+			Detail:  "A replication stream holds every row of every table, and no statement to decide on or column to mask.",
+			Hint: "Read what is needed with SELECT or COPY, on a connection without the replication parameter. " +
+				"Run backups, standbys and subscriptions outside of planner jobs.",
 		}
 	}
 	delete(p.params, "user")

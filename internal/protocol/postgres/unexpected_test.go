@@ -22,6 +22,9 @@ func TestUnexpectedAnswers(t *testing.T) {
 	refused := func(Command, Prepared) request {
 		return request{kind: kindQuery, refusal: &Refusal{SQLState: "42501"}}
 	}
+	called := func(c Command, p Prepared) request {
+		return request{kind: kindFunctionCall, command: c, prepared: p, result: []Field{{Name: "x"}}}
+	}
 	bound := func(Command, Prepared) request { return request{kind: kindBind} }
 	learned := func(Command, Prepared) request { return request{kind: kindLearn, statement: st} }
 	executed := func(c Command, p Prepared) request {
@@ -51,6 +54,9 @@ func TestUnexpectedAnswers(t *testing.T) {
 		{"authentication", query, encode(&pgproto3.AuthenticationOk{})},
 		{"another key", query, encode(&pgproto3.BackendKeyData{SecretKey: []byte("1234")})},
 		{"the answer of a function call", query, encode(&pgproto3.FunctionCallResponse{})},
+		{"two answers of a function call", called, append(frame('V', "\x00\x00\x00\x05clear"), frame('V', "\xff\xff\xff\xff")...)},
+		{"a row of a function call", called, encode(row)},
+		{"a malformed answer of a function call", called, frame('V', "\x00\x00\x00\x09clear")},
 		{"an unknown type", query, frame('?', "")},
 		{"a wrong length", query, header('D', 1)},
 		{"a giant message", query, header('T', 1<<30)},

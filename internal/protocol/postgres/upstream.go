@@ -14,6 +14,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"chaperone.dev/chaperone/pkg/event"
 )
 
 // UpstreamOptions are the options of [Connect].
@@ -25,7 +27,13 @@ type UpstreamOptions struct {
 	TLS      *tls.Config
 	User     string
 	Password string
-	Database string
+	// Stored says that Password is none that was made for the job: the server may
+	// know it in older forms, and ask for it by MD5 or, within TLS, as it is.
+	Stored bool
+	// Certificate is what the connection proves itself by, in place of a password.
+	// The server must ask for it.
+	Certificate *tls.Certificate
+	Database    string
 	// Params are run-time parameters for the startup packet, usually those
 	// that the client asked for, once they were judged.
 	Params map[string]string
@@ -34,7 +42,8 @@ type UpstreamOptions struct {
 // Upstream is a connection to a PostgreSQL server that is ready for queries.
 type Upstream struct {
 	conn    net.Conn
-	options UpstreamOptions // without the password
+	options UpstreamOptions // without the password and the certificate
+	asked   bool            // for the certificate
 	process uint32
 	secret  []byte
 	params  map[string]string // what the server reported
@@ -44,31 +53,40 @@ type Upstream struct {
 // maxNotices bounds the notices that are kept from the start of a connection.
 const maxNotices = 32
 
-// Connect opens a connection to the server: with protocol 3.0, which every
-// server and pooler speaks, and SCRAM-SHA-256, bound to the TLS channel where
-// the server offers that (SCRAM-SHA-256-PLUS). Methods that would show the
-// password, or an MD5 of it, are refused. An error is a *[Refusal] that never
-// holds the password. ctx bounds the connecting only.
+// Connect opens a connection to the server: with protocol 3.2, for its long cancel
+// keys, or 3.0 where the server has no newer one, and SCRAM-SHA-256, bound to the TLS channel where
+// the server offers that (SCRAM-SHA-256-PLUS), or a client certificate. Methods
+// that would show the password, or an MD5 of it, are refused unless it is a stored
+// one. An error is a *[Refusal] that never holds the password. ctx bounds the
+// connecting only.
 func Connect(ctx context.Context, options UpstreamOptions) (*Upstream, error) {
-	u := &Upstream{options: options}
-	u.options.Password, u.options.Params = "", nil
+	u := newUpstream(options)
 	config, err := u.config(options)
 	if err != nil {
-		return nil, connectRefusal(ctx, err)
+		return nil, u.refusal(ctx, err)
 	}
+	config.MaxProtocolVersion = "3.2"
 	pg, err := pgconn.ConnectConfig(ctx, config)
+	if refusesVersion(err) {
+		config.MaxProtocolVersion = "3.0"
+		pg, err = pgconn.ConnectConfig(ctx, config)
+	}
 	if err != nil {
-		return nil, connectRefusal(ctx, err)
+		return nil, u.refusal(ctx, err)
+	}
+	if err := u.checkAsked(options); err != nil {
+		pg.Conn().Close()
+		return nil, err
 	}
 	// Anything that the server sent behind ReadyForQuery is taken in first.
 	if err := pg.SyncConn(ctx); err != nil {
 		pg.Conn().Close()
-		return nil, connectRefusal(ctx, err)
+		return nil, u.refusal(ctx, err)
 	}
 	hijacked, err := pg.Hijack()
 	if err != nil {
 		pg.Conn().Close()
-		return nil, connectRefusal(ctx, err)
+		return nil, u.refusal(ctx, err)
 	}
 	u.conn, u.process, u.secret = hijacked.Conn, hijacked.PID, hijacked.SecretKey
 	u.params = hijacked.ParameterStatuses
@@ -78,23 +96,59 @@ func Connect(ctx context.Context, options UpstreamOptions) (*Upstream, error) {
 // ConnectOwn opens a connection of the daemon's own, for queries, in the same
 // way and under the same rules as [Connect]. The caller closes it.
 func ConnectOwn(ctx context.Context, options UpstreamOptions) (*pgx.Conn, error) {
-	u := &Upstream{options: options}
-	u.options.Password, u.options.Params = "", nil
+	u := newUpstream(options)
 	config, err := u.config(options)
 	if err != nil {
-		return nil, connectRefusal(ctx, err)
+		return nil, u.refusal(ctx, err)
 	}
 	own, err := pgx.ParseConfig(neutral)
 	if err != nil {
-		return nil, connectRefusal(ctx, err)
+		return nil, u.refusal(ctx, err)
 	}
 	own.Config = *config
 	own.MaxProtocolMessageBodyLen = ownMessage
 	conn, err := pgx.ConnectConfig(ctx, own)
 	if err != nil {
-		return nil, connectRefusal(ctx, err)
+		return nil, u.refusal(ctx, err)
+	}
+	if err := u.checkAsked(options); err != nil {
+		conn.Close(ctx)
+		return nil, err
 	}
 	return conn, nil
+}
+
+func newUpstream(options UpstreamOptions) *Upstream {
+	u := &Upstream{options: options}
+	u.options.Password, u.options.Params, u.options.Certificate = "", nil, nil
+	return u
+}
+
+// methods are the ways of authentication that the server may ask for, as libpq's
+// require_auth names them.
+func (o *UpstreamOptions) methods() string {
+	switch {
+	case o.Certificate != nil:
+		return "none" // it is asked for in TLS
+	case o.Stored && o.TLS != nil:
+		return "scram-sha-256,md5,password,none"
+	case o.Stored:
+		return "scram-sha-256,md5,none"
+	}
+	return "scram-sha-256,none"
+}
+
+// checkAsked refuses a server that lets the account in without its certificate: so
+// it would anybody.
+func (u *Upstream) checkAsked(options UpstreamOptions) error {
+	if options.Certificate == nil || u.asked {
+		return nil
+	}
+	return &Refusal{
+		Reason: event.ReasonUpstreamAuth, SQLState: "28000",
+		Message: "the target let the account in without asking for its certificate",
+		Hint:    "Its ssl_ca_file must be set, and its pg_hba.conf let the account in by the method cert alone.",
+	}
 }
 
 // ownMessage bounds, in bytes, what the server sends in one message to a
@@ -122,10 +176,18 @@ func (u *Upstream) config(options UpstreamOptions) (*pgconn.Config, error) {
 	})
 	config.Fallbacks, config.TLSConfig, config.ConnectTimeout = nil, nil, 0
 	config.KerberosSrvName, config.KerberosSpn = "", ""
-	config.RequireAuth = "scram-sha-256,none"
+	config.RequireAuth = options.methods()
 	config.MaxProtocolMessageBodyLen = 1 << 20
 	config.LookupFunc = func(context.Context, string) ([]string, error) { return []string{"127.0.0.1"}, nil }
-	config.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) { return u.dial(ctx) }
+	secure := options.TLS
+	if options.Certificate != nil && secure != nil {
+		secure = secure.Clone()
+		secure.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			u.asked = true
+			return options.Certificate, nil
+		}
+	}
+	config.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) { return u.dial(ctx, secure) }
 	config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
 		if len(u.notices) < maxNotices {
 			u.notices = append(u.notices, n)
@@ -136,16 +198,16 @@ func (u *Upstream) config(options UpstreamOptions) (*pgconn.Config, error) {
 
 // dial opens a connection and, if wanted, TLS on it. pgconn finds the TLS
 // connection in the result and binds SCRAM to it.
-func (u *Upstream) dial(ctx context.Context) (net.Conn, error) {
+func (u *Upstream) dial(ctx context.Context, config *tls.Config) (net.Conn, error) {
 	conn, err := u.options.Dial(ctx)
 	if err != nil {
 		return nil, &dialError{err}
 	}
-	if u.options.TLS == nil {
+	if config == nil {
 		return conn, nil
 	}
 	stop := interruptOn(ctx, conn)
-	secure, err := upgrade(ctx, conn, u.options.TLS)
+	secure, err := upgrade(ctx, conn, config)
 	if !stop() {
 		err = context.Cause(ctx)
 	}
@@ -185,10 +247,18 @@ func upgrade(ctx context.Context, conn net.Conn, config *tls.Config) (net.Conn, 
 // Parameters are the run-time parameters that the server reported.
 func (u *Upstream) Parameters() map[string]string { return maps.Clone(u.params) }
 
+// Backend is the server's process of this connection, and our port of it.
+func (u *Upstream) Backend() (process uint32, port uint16) {
+	if address, ok := u.conn.LocalAddr().(*net.TCPAddr); ok {
+		port = uint16(address.Port)
+	}
+	return u.process, port
+}
+
 // Cancel asks the server to cancel what this connection runs. It returns when
 // the server has taken the request; whether that came in time isn't known.
 func (u *Upstream) Cancel(ctx context.Context) error {
-	conn, err := u.dial(ctx)
+	conn, err := u.dial(ctx, u.options.TLS) // it takes no account to cancel
 	if err != nil {
 		return fmt.Errorf("cancel request: %w", err)
 	}

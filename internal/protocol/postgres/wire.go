@@ -38,6 +38,7 @@ const (
 	msgDataRow                  = 'D'
 	msgEmptyQueryResponse       = 'I'
 	msgErrorResponse            = 'E'
+	msgFunctionCallResponse     = 'V'
 	msgNegotiateProtocolVersion = 'v'
 	msgNoData                   = 'n'
 	msgNoticeResponse           = 'N'
@@ -76,10 +77,11 @@ const refusedText = "REFUSED /* by chaperone */\x00"
 // The SQLSTATEs by which a server fails the messages that stand in for
 // refused ones.
 const (
-	stateSyntaxError = "42601"
-	stateNoStatement = "26000"
-	stateNoPortal    = "34000"
-	stateBadName     = "42602"
+	stateQueryCanceled = "57014"
+	stateSyntaxError   = "42601"
+	stateNoStatement   = "26000"
+	stateNoPortal      = "34000"
+	stateBadName       = "42602"
 )
 
 // headerSize is that of a message's type byte and length.
