@@ -6,7 +6,7 @@ BIN := bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X chaperone.dev/chaperone/internal/version.Version=$(VERSION)
 
-.PHONY: all build demo test test-bypass test-kill test-kernels lint generate generate-check bench bench-intercept bench-people clean help
+.PHONY: all build demo test test-bypass test-kill test-masking test-compat test-kernels lint generate generate-check bench bench-intercept bench-people measure-detectors clean help
 
 all: build
 
@@ -32,6 +32,14 @@ test-bypass: build ## every known way around, tried; prints the matrix
 
 test-kill: build ## kill -9 of the daemon in a loop, under load, for two minutes
 	$(GO) test -count=1 -v -run 'Bypass/daemon_killed_and_started' ./test/bypass -kill-for 2m
+
+test-masking: build ## every attempt to read masked columns, and ordinary statements beside a direct connection
+	@tools/setup.sh test
+	$(GO) test -race -count=1 ./test/masking
+
+test-compat: build ## pgx's own test suite, direct and through Chaperone; prints both counts and what differs
+	@tools/setup.sh test
+	$(GO) run ./test/compat -chaperone $(BIN)/chaperone $(ARGS)
 
 test-kernels: ## interception, ways around, and setting the clock on older kernels, in virtual machines without KVM
 	@tools/setup.sh build kernels
@@ -59,6 +67,9 @@ bench-intercept: build ## what the kernel programs cost: connect(2), datagrams, 
 bench-people: build ## from an approval to the query's answer, from a lock to the last session's end; writes docs/benchmarks-people.md
 	@tools/setup.sh build test
 	$(GO) run ./test/benchpeople -o docs/benchmarks-people.md $(ARGS)
+
+measure-detectors: ## precision and recall of the content detectors on a labelled corpus; writes docs/detectors.md
+	$(GO) run ./test/detectors -o docs/detectors.md $(ARGS)
 
 clean:
 	rm -rf $(BIN)

@@ -39,7 +39,7 @@ func runClient(name string) int {
 		ctx, cancel = context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 	}
-	clients := map[string]func(context.Context) error{"pgx": pgxClient, "raw": rawClient, "remote": remoteClient}
+	clients := map[string]func(context.Context) error{"pgx": pgxClient, "raw": rawClient, "remote": remoteClient, "pipeline": pipelineClient}
 	if err := clients[name](ctx); err != nil {
 		fmt.Println("client:", err)
 		return 1

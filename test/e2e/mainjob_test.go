@@ -41,8 +41,15 @@ func TestMainJob(t *testing.T) {
 				want(t, 0, "************1111")
 		}
 	})
+	t.Run("a copy is masked", func(t *testing.T) {
+		r := w.psql("COPY customers TO STDOUT")
+		r.want(t, 0, "************1111", "[redacted]")
+		if strings.Contains(r.out, "4111") {
+			t.Errorf("it shows a card number:\n%s", r.out)
+		}
+	})
 	t.Run("what can't be masked is refused", func(t *testing.T) {
-		w.psql("COPY customers TO STDOUT").want(t, 1, "ERROR:")
+		w.psql("SELECT table_to_xml('customers', true, false, '')").want(t, 1, "ERROR:  ")
 	})
 	t.Run("a pgx program", func(t *testing.T) {
 		r := w.do(w.client("pgx"))

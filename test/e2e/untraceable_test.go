@@ -13,7 +13,7 @@ import (
 // the mask says so; what can be stays masked.
 func TestApprovalOfWhatCantBeTraced(t *testing.T) {
 	w := newAskingWorld(t)
-	w.value("CREATE FUNCTION card() RETURNS text LANGUAGE sql SECURITY DEFINER AS 'SELECT ssn FROM customers WHERE id = 1'")
+	w.value("CREATE FUNCTION card() RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN RETURN (SELECT ssn FROM customers WHERE id = 1); END'")
 	loaded := len(w.eventsOf(event.TypePolicyLoaded))
 	err := w.WriteDocument("mask.yaml", `apiVersion: chaperone.dev/v1alpha1
 kind: Mask
