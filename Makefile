@@ -23,7 +23,7 @@ demo: build ## run the main job on this machine, show each step (ARGS=--stay lea
 
 # Never from the cache: what the tests run, the binaries, servers and kernel, is not what it looks at.
 test: build ## every test, with the race detector, on the real kernel and real servers
-	@tools/setup.sh test
+	@tools/setup.sh test clients
 	@tools/kube.sh
 	$(GO) test -race -count=1 -timeout 20m ./...
 

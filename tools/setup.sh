@@ -1,9 +1,10 @@
 #!/bin/sh
 # Installs the Debian packages that a make target needs, and only those that
-# are missing; for tests also what tools/npm.sh does. Services that packages would start on installation are kept
-# from starting: the project runs its own, on addresses and in folders of its own.
+# are missing; for "clients" also what tools/npm.sh does. Services that packages
+# would start on installation are kept from starting: the project runs its own, on
+# addresses and in folders of its own.
 #
-# usage: tools/setup.sh build|test|lint|bench|generate|kernels ...
+# usage: tools/setup.sh build|test|clients|lint|bench|generate|kernels ...
 set -eu
 
 packages=
@@ -12,7 +13,8 @@ for purpose in "$@"; do
 	case $purpose in
 	build) packages="$packages gcc libc6-dev ca-certificates" ;;
 	test)
-		packages="$packages postgresql postgresql-contrib openssl openssh-client knot bind9-dnsutils iproute2 systemd etcd-server chromium"
+		packages="$packages postgresql postgresql-contrib openssl openssh-client knot bind9-dnsutils iproute2 systemd etcd-server chromium" ;;
+	clients) # of PostgreSQL, beside its own
 		packages="$packages gcc libpq-dev default-jdk-headless libpostgresql-jdbc-java python3-psycopg python3-psycopg2"
 		# Node.js may be here from elsewhere, of a version that Debian's npm won't have.
 		if ! command -v node >/dev/null || ! command -v npm >/dev/null; then

@@ -40,7 +40,7 @@ func findInstallation(version int) (installation, error) {
 	case !ok && version == 0:
 		return installation{}, fmt.Errorf("PostgreSQL's programs aren't below %s: install the Debian package postgresql", debianPostgres)
 	case !ok:
-		return installation{}, fmt.Errorf("the programs of PostgreSQL %d aren't here: run tools/setup.sh test", version)
+		return installation{}, fmt.Errorf("the programs of PostgreSQL %d aren't here: run tools/setup.sh clients", version)
 	}
 	in := installation{bin: bin}
 	if os.Geteuid() != 0 {

@@ -114,7 +114,7 @@ func TestPostgresOfEachVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(versions) < 2 {
-		t.Fatalf("there are the versions %v; run tools/setup.sh test for a newer one than Debian's", versions)
+		t.Fatalf("there are the versions %v; run tools/setup.sh clients for a newer one than Debian's", versions)
 	}
 	for _, version := range versions {
 		t.Run(fmt.Sprint(version), func(t *testing.T) {

@@ -81,7 +81,7 @@ func TestClients(t *testing.T) {
 	all := clients(t, t.TempDir())
 	installed := versions(t)
 	if len(installed) < 2 {
-		t.Fatalf("there are the versions %v; run tools/setup.sh test for a newer one than Debian's", installed)
+		t.Fatalf("there are the versions %v; run tools/setup.sh clients for a newer one than Debian's", installed)
 	}
 	for _, version := range []int{0, installed[len(installed)-1]} {
 		name := "Debian's server"
