@@ -1782,3 +1782,28 @@ SELECT name FROM people WHERE id = $1;
 -- clean: EXPLAIN of clear columns
 EXPLAIN (COSTS OFF) SELECT name FROM people;
 --> Seq Scan on people
+
+---- What is none, in PostgreSQL's own words
+
+-- error 42P01 [inert]: a relation
+SELECT ssn FROM nobody;
+-- error 42P01 [inert]: a relation of a schema
+SELECT ssn FROM public.nobody;
+-- error 42703 [inert]: a column
+SELECT ssm FROM people;
+-- error 42703 [inert]: a column of an alias
+SELECT p.ssm FROM people p;
+-- error 42P01 [inert]: an alias
+SELECT q.ssn FROM people p;
+-- error 42P01 [inert]: the star of an alias
+SELECT q.* FROM people p;
+-- error 42703 [inert]: a column of USING
+SELECT ssn FROM people JOIN notes USING (ssm);
+-- error 42703 [inert]: a column of COPY
+COPY people (ssm) TO STDOUT;
+-- error 26000 [inert]: a prepared statement
+EXECUTE nothing;
+-- error 34000 [inert]: a cursor
+BEGIN;
+FETCH 1 FROM nothing;
+ROLLBACK;
