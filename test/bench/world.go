@@ -161,7 +161,7 @@ pool_mode = session
 default_pool_size = 100
 max_client_conn = 200
 unix_socket_dir =
-server_reset_query =
+server_reset_query = DEALLOCATE ALL
 log_connections = 0
 log_disconnections = 0
 `, stage.Database, stage.Address, stage.Port, stage.Database, benchUser, benchWord, bouncerPort, users)
