@@ -152,7 +152,7 @@ func (a *analyzer) copy(c *pg_query.CopyStmt) (output, error) {
 		name := n.GetString_().GetSval()
 		i := slices.IndexFunc(columns, func(col column) bool { return col.name == name })
 		if i < 0 {
-			return output{}, missing(undefinedColumn, "column %q of relation %q does not exist", name, rel.name)
+			return output{}, untraceable("column %q of %s isn't known, so it can't be traced to masked columns", name, rel)
 		}
 		out.columns = append(out.columns, columns[i])
 	}

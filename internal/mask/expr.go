@@ -221,25 +221,24 @@ func (a *analyzer) resolve(fields []*pg_query.Node, sc *scope) (taint, error) {
 		if i != nil {
 			return i.whole(), nil
 		}
-		return taint{}, missing(undefinedTable, "missing FROM-clause entry for table %q", last(fields[:len(fields)-1]))
+		return taint{}, untraceable("%q isn't known in the statement", last(fields[:len(fields)-1]))
 	}
 	if len(fields) == 1 {
 		if t, ok := sc.lookupColumn(name); ok {
 			return t, nil
 		}
-		return taint{}, missing(undefinedColumn, "column %q does not exist", name)
+		return taint{}, untraceable("column %q isn't known, so it can't be traced to masked columns", name)
 	}
 	i, err := a.qualified(fields[:len(fields)-1], sc)
 	if err != nil {
 		return taint{}, err
 	}
-	if i == nil {
-		return taint{}, missing(undefinedTable, "missing FROM-clause entry for table %q", last(fields[:len(fields)-1]))
+	if i != nil {
+		if t, ok := i.column(name); ok {
+			return t, a.field(i, name)
+		}
 	}
-	if t, ok := i.column(name); ok {
-		return t, a.field(i, name)
-	}
-	return taint{}, missing(undefinedColumn, "column %s.%s does not exist", last(fields[:len(fields)-1]), name)
+	return taint{}, untraceable("column %q of %q isn't known, so it can't be traced to masked columns", name, last(fields[:len(fields)-1]))
 }
 
 // funcCall traces a function, aggregate or window function.

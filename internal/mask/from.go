@@ -259,7 +259,7 @@ func (a *analyzer) using(names []string, left, right []column, open bool) (all, 
 				return c.taint, nil
 			}
 		}
-		return taint{}, missing(undefinedColumn, "column %q specified in USING clause does not exist", name)
+		return taint{}, untraceable("column %q of USING isn't known", name)
 	}
 	named := map[string]bool{}
 	for _, name := range names {

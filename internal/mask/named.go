@@ -43,5 +43,5 @@ func (a *analyzer) prepared(s *pg_query.ExecuteStmt) (*pg_query.Node, error) {
 			return stmt.Tree.GetPrepareStmt().Query, nil
 		}
 	}
-	return nil, missing(undefinedPrepared, "prepared statement %q does not exist", s.Name)
+	return nil, untraceable("prepared statement %q isn't known to be one that SQL's PREPARE has made in this session", s.Name)
 }

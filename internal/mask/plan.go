@@ -19,9 +19,6 @@ type Untraceable struct {
 	// Unknown is the name of a relation that the catalog doesn't have, or
 	// empty. A caller whose catalog may be old loads a new one and asks again.
 	Unknown string
-	// SQLState is PostgreSQL's own for what it would refuse, too; else empty. The message
-	// then is PostgreSQL's.
-	SQLState string
 }
 
 // Error implements error.
@@ -33,19 +30,6 @@ func (e *Untraceable) Unwrap() error { return e.Err }
 func untraceable(format string, args ...any) *Untraceable {
 	return &Untraceable{Message: fmt.Sprintf(format, args...)}
 }
-
-// missing refuses what PostgreSQL would refuse by itself, as far as is known here: clients
-// tell such errors apart.
-func missing(sqlState, format string, args ...any) *Untraceable {
-	return &Untraceable{Message: fmt.Sprintf(format, args...), SQLState: sqlState}
-}
-
-// SQLSTATEs of what does not exist (errcodes-appendix of PostgreSQL's manual).
-const (
-	undefinedTable    = "42P01"
-	undefinedColumn   = "42703"
-	undefinedPrepared = "26000"
-)
 
 // Plan is how the result of one statement is covered. It is immutable.
 type Plan struct {

@@ -215,7 +215,7 @@ func (a *analyzer) star(n *pg_query.Node, sc *scope) (output, bool, error) {
 		return output{}, false, err
 	}
 	if i == nil {
-		return output{}, false, missing(undefinedTable, "missing FROM-clause entry for table %q", last(ref.Fields[:len(ref.Fields)-1]))
+		return output{}, false, untraceable("%q isn't known in the statement", last(ref.Fields[:len(ref.Fields)-1]))
 	}
 	return a.expand(i), true, closed(i.rest)
 }

@@ -190,7 +190,7 @@ func TestNamesFollowTheSearchPath(t *testing.T) {
 		{"SELECT * FROM hr.other", []string{"public"}, true, ""},
 		{"SELECT * FROM other", nil, false, "several schemas"},
 		{"SELECT ssn FROM customers", nil, true, ""},
-		{"SELECT ssn FROM customers", []string{"hr"}, false, "does not exist"},
+		{"SELECT ssn FROM customers", []string{"hr"}, false, "isn't known"},
 		{"SELECT * FROM scratch", []string{"public"}, false, ""},
 		{"SELECT * FROM pg_temp.scratch", []string{"public"}, false, ""},
 		{"SELECT relname FROM pg_class", []string{}, false, ""},

@@ -151,7 +151,7 @@ func (a *analyzer) relation(r *pg_query.RangeVar) (*relation, []column, error) {
 		if r.Schemaname != "" {
 			name = r.Schemaname + "." + name
 		}
-		return nil, nil, &Untraceable{Message: fmt.Sprintf("relation %q does not exist", name), Unknown: name, SQLState: undefinedTable}
+		return nil, nil, &Untraceable{Message: fmt.Sprintf("relation %s isn't known, so its columns can't be traced to masked ones", name), Unknown: name}
 	}
 	if holdsSamples(rel) {
 		return nil, nil, untraceable("%s holds values of other tables, masked ones maybe", rel)

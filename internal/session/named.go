@@ -229,7 +229,7 @@ func (g *gate) follow(made *plan, i int, statement *pgsql.Statement) error {
 		made.cursors[i] = key.name
 		within := slices.ContainsFunc(made.effects, func(e effect) bool { return e.kind == effectMake && e.key == key })
 		if e, _ := g.names.last(key); e == nil && !within {
-			return noCursor(key.name)
+			return &mask.Untraceable{Message: fmt.Sprintf("cursor %q isn't known to be one that DECLARE has made in this session", key.name)}
 		}
 	}
 	for _, u := range made.uses {
@@ -311,11 +311,6 @@ func (c *command) settle(n int) {
 	}
 }
 
-// noCursor says that a cursor isn't known to be one that DECLARE has made in this session.
-func noCursor(name string) *mask.Untraceable {
-	return &mask.Untraceable{Message: fmt.Sprintf("cursor %q does not exist", name), SQLState: "34000"}
-}
-
 // shown is the plan that covers what the i-th statement shows. What it runs that was
 // made before must be what the server has by that name now.
 func (c *command) shown(i int) (*mask.Plan, error) {
@@ -335,7 +330,7 @@ func (c *command) shown(i int) (*mask.Plan, error) {
 	cursor := c.gate.names.now(namedKey{true, name})
 	switch {
 	case cursor == nil:
-		return nil, noCursor(name)
+		return nil, &mask.Untraceable{Message: fmt.Sprintf("cursor %q isn't known to be one that DECLARE has made in this session", name)}
 	case cursor.rules != c.gate.rules():
 		return nil, &mask.Untraceable{Message: fmt.Sprintf("cursor %q was declared under other masks than hold now; declare it again", name)}
 	}

@@ -171,13 +171,7 @@ func unreadable(err error) *postgres.Refusal {
 
 func unmaskable(err error) *postgres.Refusal {
 	var untraceable *mask.Untraceable
-	switch {
-	case errors.As(err, &untraceable) && untraceable.SQLState != "":
-		return &postgres.Refusal{
-			Reason: event.ReasonMaskUntraceable, SQLState: untraceable.SQLState, Err: err, Message: untraceable.Message,
-			Detail: "So far as is known outside of the session; the statement can't be traced to masked columns, and was not sent.",
-		}
-	case untraceable != nil:
+	if errors.As(err, &untraceable) {
 		return &postgres.Refusal{
 			Reason: event.ReasonMaskUntraceable, SQLState: "42501", Err: err,
 			Message: "the statement is refused: " + untraceable.Message,
