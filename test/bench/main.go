@@ -107,10 +107,10 @@ type binaries struct{ chaperone, chaperoned, nats string }
 func buildAll(ctx context.Context, dir string) (binaries, error) {
 	b := binaries{filepath.Join(dir, "chaperone"), filepath.Join(dir, "chaperoned"), filepath.Join(dir, "nats-server")}
 	for path, pkg := range map[string]string{
-		b.chaperone: "./cmd/chaperone", b.chaperoned: "./cmd/chaperoned", b.nats: "github.com/nats-io/nats-server/v2",
+		b.chaperone: stage.Program, b.chaperoned: "./cmd/chaperoned", b.nats: "github.com/nats-io/nats-server/v2",
 	} {
-		if _, err := program(exec.CommandContext(ctx, "go", "build", "-o", path, pkg)); err != nil {
-			return b, fmt.Errorf("building %s: %w", pkg, err)
+		if err := stage.Build(ctx, path, pkg); err != nil {
+			return b, err
 		}
 	}
 	return b, nil

@@ -10,7 +10,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"syscall"
@@ -73,9 +72,8 @@ func run(o options) error {
 		return err
 	}
 	binary := filepath.Join(dir, "chaperone")
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/chaperone")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("building chaperone: %w\n%s", err, out)
+	if err := stage.Build(ctx, binary, stage.Program); err != nil {
+		return err
 	}
 	r, err := measure(ctx, dir, binary, o)
 	if err != nil {

@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -41,9 +40,8 @@ func testMain(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	chaperone = filepath.Join(dir, "chaperone")
-	build := exec.Command("go", "build", "-o", chaperone, "chaperone.dev/chaperone/cmd/chaperone")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building chaperone: %v\n%s", err, out)
+	if err := stage.Build(context.Background(), chaperone, stage.Program); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
@@ -86,13 +84,13 @@ type world struct {
 	*stage.Stage
 	t      *testing.T
 	daemon *stage.Daemon
-	log    *logBuffer
+	log    *stage.Log
 	libs   string // of the server's own version, where that isn't Debian's
 }
 
 func setUp(t *testing.T, options stage.Options) *world {
 	t.Helper()
-	w := &world{t: t, log: &logBuffer{}}
+	w := &world{t: t, log: &stage.Log{}}
 	options.Binary, options.Log = chaperone, w.log
 	var err error
 	if w.Stage, err = stage.New(t.Context(), options); err != nil {
@@ -210,22 +208,4 @@ func versions(t *testing.T) []int {
 		t.Fatal(err)
 	}
 	return found
-}
-
-// logBuffer keeps what several processes log.
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -156,6 +157,26 @@ func says(statements ...string) []string {
 		args = append(args, "-c", sql)
 	}
 	return stage.Psql(args...)
+}
+
+// conversation is one session of a job's psql, in which statements are asked one after
+// the other. Each must print what is wanted; the line that does is returned.
+func (w *askingWorld) conversation(subject string) func(sql, want string) string {
+	w.t.Helper()
+	psql := w.job(subject, stage.Psql("-Atq", "-v", "ON_ERROR_STOP=0")...)
+	in, err := psql.StdinPipe()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	out := w.start(psql)
+	return func(sql, want string) string {
+		w.t.Helper()
+		if _, err := io.WriteString(in, sql+";\n"); err != nil {
+			w.t.Fatal(err)
+		}
+		out.want(w.t, want)
+		return out.all[len(out.all)-1]
+	}
 }
 
 var requestID = regexp.MustCompile(`a-[a-z2-7]{16}`)

@@ -204,7 +204,7 @@ func TestALockEndsSessionsAtTheServer(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					var words logBuffer
+					var words stage.Log
 					cmd.Stdout, cmd.Stderr = &words, &words
 					if err := cmd.Start(); err != nil {
 						t.Fatal(err)
@@ -269,7 +269,7 @@ func TestASessionLastsForSoLong(t *testing.T) {
 			t.Fatal(err)
 		}
 		timer := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
-		var words logBuffer
+		var words stage.Log
 		cmd.Stderr = &words
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -310,7 +310,7 @@ func TestAStatementRunsForSoLong(t *testing.T) {
 		t.Fatal(err)
 	}
 	time.AfterFunc(time.Minute, func() { copying.Process.Kill() })
-	var words logBuffer
+	var words stage.Log
 	copying.Stdout, copying.Stderr = &words, &words
 	if err := copying.Start(); err != nil {
 		t.Fatal(err)
@@ -336,7 +336,7 @@ func TestAJobHasSoManySessions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var words logBuffer
+	var words stage.Log
 	first.Stdout, first.Stderr = &words, &words
 	if err := first.Start(); err != nil {
 		t.Fatal(err)

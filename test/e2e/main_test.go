@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -46,9 +45,8 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	binary = filepath.Join(dir, "chaperone")
-	build := exec.Command("go", "build", "-o", binary, "chaperone.dev/chaperone/cmd/chaperone")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building chaperone: %v\n%s", err, out)
+	if err := stage.Build(context.Background(), binary, stage.Program); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
@@ -59,7 +57,7 @@ type world struct {
 	*stage.Stage
 	t      *testing.T
 	daemon *stage.Daemon
-	log    *logBuffer
+	log    *stage.Log
 }
 
 // setUp starts a stage and its daemon. Tests of this package don't run side
@@ -73,7 +71,7 @@ func setUp(t *testing.T, options stage.Options) *world {
 
 func setStage(t *testing.T, options stage.Options) *world {
 	t.Helper()
-	w := &world{t: t, log: &logBuffer{}}
+	w := &world{t: t, log: &stage.Log{}}
 	options.Binary, options.Log = binary, w.log
 	var err error
 	if w.Stage, err = stage.New(t.Context(), options); err != nil {
@@ -227,22 +225,4 @@ func (w *world) noRoles() {
 func (w *world) alive() {
 	w.t.Helper()
 	w.psql("SELECT 'alive'").want(w.t, 0, "alive")
-}
-
-// logBuffer keeps what several processes log.
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"io"
 	"strings"
 	"testing"
 
@@ -121,20 +120,7 @@ spec:
 		t.Fatal(err)
 	}
 	w.until("the mask in force", func() bool { return len(w.eventsOf(event.TypePolicyLoaded)) > loaded })
-	psql := w.job("mallory", stage.Psql("-Atq", "-v", "ON_ERROR_STOP=0")...)
-	in, err := psql.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := w.start(psql)
-	ask := func(sql, want string) string {
-		t.Helper()
-		if _, err := io.WriteString(in, sql+";\n"); err != nil {
-			t.Fatal(err)
-		}
-		out.want(t, want)
-		return out.all[len(out.all)-1]
-	}
+	ask := w.conversation("mallory")
 	const question, asked = "SELECT id, ssn FROM customers WHERE ssn < '1'", "is needed, and root@local is asked"
 	ask("SELECT ssn FROM customers WHERE id = 1", "[redacted]")
 	id := requestID.FindString(ask(question, asked))

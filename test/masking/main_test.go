@@ -9,9 +9,9 @@
 package masking
 
 import (
+	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -52,9 +52,8 @@ func testMain(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	chaperone = filepath.Join(dir, "chaperone")
-	build := exec.Command("go", "build", "-o", chaperone, "chaperone.dev/chaperone/cmd/chaperone")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building chaperone: %v\n%s", err, out)
+	if err := stage.Build(context.Background(), chaperone, stage.Program); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()

@@ -1,14 +1,12 @@
 package masking
 
 import (
-	"bytes"
 	"context"
 	_ "embed"
 	"fmt"
 	"os"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -79,7 +77,7 @@ spec:
 type world struct {
 	*stage.Stage
 	planner *planner
-	log     *logBuffer
+	log     *stage.Log
 	eyes    map[string]*pgconn.PgConn // a superuser's, by database
 	secrets map[string]*secrets       // by database
 	clean   map[string]string         // each database's fingerprint as it was made
@@ -92,7 +90,7 @@ type world struct {
 func setUp(t *testing.T) *world {
 	t.Helper()
 	w := &world{
-		log:     &logBuffer{},
+		log:     &stage.Log{},
 		eyes:    map[string]*pgconn.PgConn{},
 		secrets: map[string]*secrets{databaseA: newSecrets(1), databaseB: newSecrets(2)},
 		clean:   map[string]string{},
@@ -227,22 +225,4 @@ func (w *world) restore(ctx context.Context, database string) error {
 		}
 	}
 	return nil
-}
-
-// logBuffer keeps what several processes log.
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }
